@@ -1,0 +1,163 @@
+"""Every choice about the student and its training: documented, validated, frozen, stored as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lightspeech.errors import InputError
+from lightspeech.files import read_json
+
+
+def _require(problems: list[str], where: str) -> None:
+    if problems:
+        raise InputError(f"{where}: " + "; ".join(problems))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the student's layers (DESIGN: 1,867,089 parameters with these defaults)."""
+
+    n_symbols: int = 149
+    """rows of the embedding: the teacher's 148 symbols and one spare; row 0 is padding"""
+    embedding_size: int = 256
+    """width of a symbol's vector"""
+    encoder_size: int = 512
+    """width of the encoder's output, both directions together (even)"""
+    duration_size: int = 512
+    """hidden width of the duration predictor"""
+    decoder_size: int = 256
+    """width of the decoder's output, both directions together (even)"""
+    n_mels: int = 80
+    """mel bins"""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{f.name} must be a whole number of at least 1, not {getattr(self, f.name)!r}"
+            for f in fields(self)
+            if not isinstance(getattr(self, f.name), int) or getattr(self, f.name) < 1
+        ]
+        problems += [
+            f"{name} must be even (two directions), not {getattr(self, name)}"
+            for name in ("encoder_size", "decoder_size")
+            if isinstance(getattr(self, name), int) and getattr(self, name) % 2
+        ]
+        _require(problems, "model configuration")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the student is trained. The defaults are the published recipe."""
+
+    steps: int = 20000
+    """optimiser steps in all"""
+    batch_size: int = 64
+    """utterances a step"""
+    learning_rate: float = 1e-3
+    """Adam's learning rate after warm-up"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises linearly from zero"""
+    final_learning_rate: float = 1e-3
+    """where a cosine decay over all the steps ends; equal to learning_rate: no decay"""
+    weight_decay: float = 1e-6
+    """Adam's L2 weight decay"""
+    clip_norm: float = 1.0
+    """largest norm of the gradient"""
+    mel_squared_weight: float = 1.0
+    """weight of the mel's mean squared error"""
+    mel_absolute_weight: float = 0.0
+    """weight of the mel's mean absolute error"""
+    duration_weight: float = 1.0
+    """weight of the durations' mean absolute error, in frames a token"""
+    memory_weight: float = 1.0
+    """weight of the mean absolute error between encoder projection and teacher's memory"""
+    validation_share: float = 0.05
+    """share of the store's utterances held out for validation, at least one"""
+    validate_every: int = 250
+    """steps between validations"""
+    save_every: int = 250
+    """steps between checkpoints"""
+    seed: int = 1234
+    """seed of the initial weights, of the split and of the order of the batches"""
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("steps", "batch_size", "validate_every", "save_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                problems.append(f"{name} must be a whole number of at least 1, not {value!r}")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                problems.append(f"{f.name} must be a number of at least 0, not {value!r}")
+        if not problems and not 0 < self.validation_share < 1:
+            problems.append(f"validation_share must be above 0 and below 1, not {self.validation_share}")
+        _require(problems, "training configuration")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A named configuration: the student and its training."""
+
+    name: str = "lightspeech"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Any, where: str) -> Config:
+        """The inverse of `as_dict`. `where` names the source in the InputError's message."""
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: expected a JSON object with name, model and training")
+        problems = [f"unknown field {key!r}" for key in values.keys() - {"name", "model", "training"}]
+        parts = {"model": ModelConfig, "training": TrainingConfig}
+        for key, cls in parts.items():
+            given = values.get(key, {})
+            if not isinstance(given, dict):
+                problems.append(f"{key} must be an object")
+                continue
+            known = {f.name for f in fields(cls)}
+            problems += [f"unknown field {key}.{name}" for name in given.keys() - known]
+        _require(sorted(problems), where)
+        try:
+            return Config(
+                name=str(values.get("name", "custom")),
+                model=ModelConfig(**values.get("model", {})),
+                training=TrainingConfig(**values.get("training", {})),
+            )
+        except InputError as e:
+            raise InputError(f"{where}: {e}") from e
+
+
+CONFIGS = {
+    "lightspeech": Config(),
+    "quick": Config(
+        name="quick",
+        training=TrainingConfig(
+            steps=600,
+            batch_size=32,
+            learning_rate=2e-3,
+            warmup_steps=50,
+            final_learning_rate=1e-4,
+            mel_absolute_weight=1.0,
+            validate_every=100,
+            save_every=100,
+        ),
+    ),
+}
+"""`lightspeech`: the published recipe. `quick`: the same layers, trained in minutes (make demo)."""
+
+
+def load_config(name_or_path: str | Path) -> Config:
+    """A configuration by its name in CONFIGS or from a JSON file."""
+    if str(name_or_path) in CONFIGS:
+        return CONFIGS[str(name_or_path)]
+    if not Path(name_or_path).exists():
+        raise InputError(
+            f"no configuration {str(name_or_path)!r}: expected one of {', '.join(CONFIGS)}, "
+            "or a JSON file"
+        )
+    return Config.from_dict(read_json(name_or_path, "configuration"), str(name_or_path))
