@@ -1,0 +1,82 @@
+"""One clear line and a non-zero exit, whatever goes wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from lightspeech import cli
+from lightspeech.errors import InputError
+from tacotron2 import CheckpointError
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("expected this,\n  got that"), "error: expected this, got that\n"),
+        (CheckpointError("not a checkpoint"), "error: not a checkpoint\n"),
+        (OSError(28, "No space left on device", "x.wav"), "No space left on device: 'x.wav'"),
+    ],
+)
+def test_user_errors_end_in_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.run(raising(error))
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert line in message
+    assert message.count("\n") == 1
+
+
+def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTSPEECH_TRACEBACK", "1")
+    with pytest.raises(InputError):
+        cli.run(raising(InputError("expected this")))
+
+
+def test_our_own_mistakes_keep_their_traceback() -> None:
+    with pytest.raises(AssertionError):
+        cli.run(raising(AssertionError("a bug")))
+
+
+def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.run(raising(KeyboardInterrupt()))
+    assert stop.value.code == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_devices() -> None:
+    assert cli.resolve_device("cpu") == torch.device("cpu")
+    assert cli.resolve_device("auto").type in ("cpu", "cuda")
+    for name in ("gpu", "meta", "cuda:x"):
+        with pytest.raises(InputError, match="expected auto, cpu, cuda or cuda:N"):
+            cli.resolve_device(name)
+
+
+def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="sees no CUDA device here; use --device cpu"):
+        cli.resolve_device("cuda")
+
+
+def test_numbers() -> None:
+    assert cli.positive_int("3") == 3
+    assert cli.positive_float("0.5") == 0.5
+    for text, message in [("x", "whole number"), ("0", "at least 1"), ("2.5", "whole number")]:
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            cli.positive_int(text)
+    for text, message in [("x", "expected a number"), ("0", "above 0"), ("nan", "above 0"), ("inf", "above 0")]:
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            cli.positive_float(text)
