@@ -1,0 +1,276 @@
+"""The vocoder interface, pitch tracking, and Griffin-Lim held against signals that we plant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from librosa import griffinlim
+
+from lightspeech.audio import AUDIO_FACTS, HOP_LENGTH, SAMPLE_RATE, mel_filters, mel_spectrogram
+from lightspeech.errors import InputError
+from lightspeech.vocoders import VOCODERS, check_mel, griffin_lim, load_vocoder
+from lightspeech.vocoders.excitation import Excitation
+from lightspeech.vocoders.griffin_lim import GriffinLim
+from lightspeech.vocoders.pitch import track_pitch
+
+FLOOR = float(np.log(1e-5))
+
+
+def voice(pitch: np.ndarray, amplitude: float = 0.3) -> torch.Tensor:
+    """A harmonic complex below 5 kHz, falling by 6 dB an octave; `pitch` (S,) in Hz, 0 = noise."""
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    wav = 0.02 * np.random.default_rng(0).standard_normal(len(pitch))
+    for harmonic in range(1, 60):
+        wav += np.where((pitch > 0) & (harmonic * pitch < 5000), np.sin(harmonic * phase), 0) / (
+            harmonic
+        )
+    return torch.from_numpy(amplitude * wav / np.abs(wav).max()).float()
+
+
+def glide(first: float, last: float, seconds: float) -> np.ndarray:
+    return np.geomspace(first, last, round(seconds * SAMPLE_RATE))
+
+
+def spoken_like() -> torch.Tensor:
+    """A mel (T, M) of 1.2 s: a rising voice, noise, a falling voice, then silence."""
+    pitch = np.concatenate([glide(120, 180, 0.4), np.zeros(4000), glide(250, 190, 0.4)])
+    return mel_spectrogram(torch.cat([voice(pitch), torch.zeros(5000)]))
+
+
+# --- the interface
+
+
+def test_load_vocoder_keeps_the_contract() -> None:
+    for name in VOCODERS:
+        vocoder = load_vocoder(name)
+        assert vocoder.name == name
+        assert vocoder.audio_facts == AUDIO_FACTS
+        wav = vocoder(torch.full((7, 80), -4.0))
+        assert wav.shape == (7 * HOP_LENGTH,)
+        assert wav.dtype == torch.float32
+
+
+def test_an_unknown_vocoder_lists_the_known() -> None:
+    with pytest.raises(InputError, match="no vocoder 'wavenet': expected one of griffin-lim"):
+        load_vocoder("wavenet")
+
+
+def test_a_vocoder_for_other_mels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocoder = GriffinLim()
+    vocoder.audio_facts["mel_fmax"] = 11025.0
+    monkeypatch.setattr(griffin_lim, "GriffinLim", lambda device: vocoder)
+    with pytest.raises(
+        InputError, match=r"the vocoder griffin-lim .* mel_fmax is 11025.0, expected"
+    ):
+        load_vocoder()
+
+
+@pytest.mark.parametrize(
+    ("mel", "message"),
+    [
+        (torch.zeros(0, 80), "expected a mel of at least one frame, got none"),
+        (torch.zeros(5, 79), r"shape \(frames, 80\), got torch.float32 of shape \(5, 79\)$"),
+        (torch.zeros(80, 5), "; transpose it"),
+        (torch.zeros(1, 5, 80), r"of shape \(1, 5, 80\)"),
+        (torch.zeros(5, 80, dtype=torch.int64), "got torch.int64"),
+        (torch.full((5, 80), float("nan")), "400 of the mel's 400 values are NaN or infinite"),
+        (torch.full((5, 80), float("-inf")), "values are NaN or infinite"),
+        (torch.full((5, 80), 60.0), "the mel reaches 60, expected natural logs"),
+    ],
+)
+def test_mels_that_no_vocoder_takes(mel: torch.Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_mel(mel)
+    with pytest.raises(InputError, match=message):
+        load_vocoder()(mel)
+
+
+def test_iterations_must_not_be_negative() -> None:
+    with pytest.raises(InputError, match="0 iterations or more, got -1"):
+        GriffinLim(iterations=-1)
+
+
+# --- pitch
+
+
+def test_pitch_of_a_glide_is_followed() -> None:
+    pitch = glide(110, 300, 1.5)
+    found = track_pitch(mel_spectrogram(voice(pitch)))
+    inner = slice(4, -4)
+    expected = pitch[::HOP_LENGTH][: len(found)]
+    off = np.abs(np.log2(found[: len(expected)][inner] / expected[inner]))
+    assert off.max() < 0.05  # 3.5%
+
+
+@pytest.mark.parametrize("hz", [90.0, 150.0, 230.0, 380.0])
+def test_steady_pitch_is_found_to_one_percent(hz: float) -> None:
+    found = track_pitch(mel_spectrogram(voice(np.full(12000, hz))))[3:-3]
+    assert (found > 0).all()
+    assert np.median(found) == pytest.approx(hz, rel=0.012)
+
+
+def test_noise_and_silence_are_unvoiced() -> None:
+    assert (track_pitch(mel_spectrogram(voice(np.zeros(12000)))) == 0).mean() > 0.9
+    assert (track_pitch(torch.full((9, 80), FLOOR)) == 0).all()
+
+
+def test_voicing_follows_the_sound() -> None:
+    found = track_pitch(mel_spectrogram(voice(np.r_[np.full(8000, 200.0), np.zeros(8000)])))
+    assert (found[4:26] > 0).all()
+    assert (found[38:] == 0).mean() > 0.9
+
+
+# --- excitation
+
+
+def test_pulses_equal_a_sum_of_cosines() -> None:
+    pitch = np.array([100.0, 110.0, 120.0, 120.0, 110.0, 100.0])
+    pulses = Excitation(pitch, seed=0).pulses(0, 6).reshape(-1).numpy()
+    hz = np.interp(np.arange(-512, 512 + 5 * 256 + 256), 256 * np.arange(6), pitch)
+    phase = 2 * np.pi * np.cumsum(np.r_[0, (hz[1:] + hz[:-1]) / 2]) / SAMPLE_RATE
+    expected = np.zeros(len(hz))
+    for harmonic in range(1, 96):
+        expected += np.where(harmonic * hz <= 9500, 2 * np.cos(harmonic * phase), 0)
+    expected *= np.sqrt(hz / SAMPLE_RATE)
+    inner = slice(512, 512 + 5 * 256)  # the ends are faded, as unvoiced
+    # the numbers of harmonics may differ for a sample where one crosses 9.5 kHz
+    close = np.abs(pulses[: len(hz)][inner] - expected[inner]) < 1e-3
+    assert close.mean() > 0.99
+
+
+def test_pieces_of_the_excitation_fit() -> None:
+    excitation = Excitation(np.r_[np.zeros(5), np.linspace(100, 200, 20), np.zeros(5)], seed=3)
+    for make in (excitation.pulses, excitation.noise):
+        torch.testing.assert_close(make(7, 19), make(0, 30)[7:22], rtol=0, atol=0)
+
+
+# --- Griffin-Lim
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 4, 41])
+def test_length_and_finiteness(n_frames: int) -> None:
+    mel = spoken_like()[10 : 10 + n_frames]
+    wav = GriffinLim()(mel)
+    assert wav.shape == (256 * n_frames,)
+    assert wav.isfinite().all()
+    assert wav.abs().max() > 1e-3
+
+
+def test_same_seed_same_samples() -> None:
+    mel = spoken_like()
+    torch.testing.assert_close(GriffinLim()(mel), GriffinLim()(mel), rtol=0, atol=0)
+    assert not torch.equal(GriffinLim()(mel), GriffinLim(seed=1)(mel))
+
+
+def test_result_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel = spoken_like()
+    whole = GriffinLim(iterations=4)(mel)
+    monkeypatch.setattr(griffin_lim, "_CHUNK", 17)
+    torch.testing.assert_close(GriffinLim(iterations=4)(mel), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("hz", [440.0, 1234.0, 3000.0])
+def test_a_sine_comes_back(hz: float) -> None:
+    wav = torch.sin(2 * torch.pi * hz * torch.arange(16384) / SAMPLE_RATE) * 0.4
+    made = GriffinLim()(mel_spectrogram(wav)).numpy()[4096:12288]
+    spectrum = np.abs(np.fft.rfft(made * np.hanning(len(made))))
+    peak = spectrum.argmax() * SAMPLE_RATE / len(made)
+    # as near as the mel filters tell
+    assert abs(peak - hz) < max(25.0, 0.03 * hz)
+    assert np.abs(made).max() == pytest.approx(0.4, rel=0.6)
+
+
+def test_harmonics_come_back_above_what_the_mel_resolves() -> None:
+    hz = 200.0
+    made = GriffinLim()(mel_spectrogram(voice(np.full(20000, hz)))).numpy()[4096:12288]
+    power = np.abs(np.fft.rfft(made * np.hanning(len(made)))) ** 2
+    width = SAMPLE_RATE / len(made)
+    on, between = (
+        sum(power[round((n + shift) * hz / width) + np.arange(-4, 5)].sum() for n in range(1, 21))
+        for shift in (0.0, 0.5)
+    )
+    assert on > 30 * between
+    high_on, high_between = (
+        sum(power[round((n + shift) * hz / width) + np.arange(-4, 5)].sum() for n in range(15, 21))
+        for shift in (0.0, 0.5)
+    )
+    assert high_on > 3 * high_between
+
+
+def test_mel_of_the_result_is_the_mel() -> None:
+    mel = spoken_like()
+    sounding = mel[:-20]
+    errors = {}
+    for iterations in (0, 2, 8, 32):
+        found = mel_spectrogram(GriffinLim(iterations)(mel).clamp(-1, 1))[: len(sounding)]
+        errors[iterations] = (found - sounding).abs().mean().item()
+    assert errors[0] > errors[2] > errors[8] > errors[32]
+    assert errors[8] < 0.12
+    assert errors[32] < 0.07
+
+
+def clipped_inverse(target: torch.Tensor) -> torch.Tensor:
+    """Mel magnitudes (T, M) -> (T, 513) by the pseudo-inverse of the filters, clipped at zero."""
+    return (target @ torch.linalg.pinv(mel_filters()).T).clamp(min=0)
+
+
+def test_result_is_nearer_to_the_mel_than_sixty_plain_iterations() -> None:
+    mel = spoken_like()
+    plain = griffinlim(
+        clipped_inverse(mel.exp()).T.numpy(), n_iter=60, hop_length=256, momentum=0, random_state=0
+    )
+
+    def error(wav: torch.Tensor) -> float:
+        found = mel_spectrogram(wav.clamp(-1, 1))[: len(mel)]
+        return (found - mel[: len(found)])[:-20].abs().mean().item()
+
+    assert error(GriffinLim(iterations=8)(mel)) < 0.7 * error(torch.from_numpy(plain))
+
+
+def test_mel_gains_converge_to_the_mel_and_keep_magnitudes_positive() -> None:
+    target = spoken_like()[:-20].exp()
+    vocoder = GriffinLim()
+    filters = mel_filters()
+    magnitude = torch.ones(len(target), vocoder._to_bins.shape[1])
+    for _ in range(100):
+        magnitude = magnitude * vocoder._mel_gain(magnitude, target)
+    assert (magnitude >= 0).all()
+    error = (magnitude @ filters[:, : magnitude.shape[1]].T - target).norm()
+    assert error < 0.02 * target.norm()
+    assert error < 0.5 * (clipped_inverse(target) @ filters.T - target).norm()
+
+
+def test_silence_is_silent_and_nothing_lies_above_8_khz_or_at_zero() -> None:
+    assert GriffinLim()(torch.full((30, 80), FLOOR)).abs().max() == 0
+    mel = spoken_like()
+    wav = GriffinLim()(mel)
+    assert wav[-8 * 256 :].abs().max() < 1e-4
+    power = torch.fft.rfft(wav * torch.hann_window(len(wav))).abs().square()
+    hz = torch.fft.rfftfreq(len(wav), 1 / SAMPLE_RATE)
+    assert power[hz > 8100].sum() < 1e-5 * power.sum()
+    assert power[hz < 5].sum() < 1e-4 * power.sum()
+
+
+def test_any_mel_gives_a_finite_signal() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mel = torch.rand(60, 80, generator=generator) * 20 - 15
+    wav = GriffinLim()(mel)
+    assert wav.isfinite().all()
+    assert wav.abs().max() < 1000
+
+
+def test_half_precision_and_gradients_are_accepted() -> None:
+    mel = spoken_like()
+    wav = GriffinLim()(mel.bfloat16())
+    assert wav.dtype == torch.float32
+    assert not GriffinLim()(mel.clone().requires_grad_()).requires_grad
+
+
+@pytest.mark.requires_cuda
+def test_cuda_gives_the_same_sound() -> None:
+    mel = spoken_like()
+    cpu = mel_spectrogram(GriffinLim()(mel).clamp(-1, 1))
+    there = GriffinLim(device="cuda")(mel.cuda())
+    assert there.is_cuda
+    assert (mel_spectrogram(there.cpu().clamp(-1, 1)) - cpu)[:-20].abs().mean() < 0.1
