@@ -1,0 +1,10 @@
+"""The one exception for a checkpoint that cannot be used."""
+
+from __future__ import annotations
+
+
+class CheckpointError(ValueError):
+    """A file that is not a Tacotron 2 checkpoint that this package can run.
+
+    The message is one line: what was expected, what was found and what to do next.
+    """

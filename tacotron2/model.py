@@ -1,0 +1,328 @@
+"""Tacotron 2, put together: free-running inference and the teacher-forced pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tacotron2.config import AUDIO_FACTS, Tacotron2Config
+from tacotron2.decoder import Decoder
+from tacotron2.dropout import PrenetDropout
+from tacotron2.encoder import Encoder
+from tacotron2.layers import within
+from tacotron2.postnet import Postnet
+
+STOP_LOGIT = 1000.0
+"""The gate logit beyond an utterance's end, as in NVIDIA's batches: stop, for certain."""
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """A batch of B utterances of up to N tokens and T frames.
+
+    Beyond an utterance's frames or tokens, mels, attention and memory are 0 and gate logits 1000
+    (but see `padding_leaks` of `Tacotron2.forward`, which by default lets the attention go on).
+    """
+
+    mel: Tensor
+    """(B, T, M) log-mel after the post-net"""
+    mel_before_postnet: Tensor
+    """(B, T, M) log-mel as the decoder made it"""
+    gate_logits: Tensor
+    """(B, T); the sigmoid is the probability that the utterance ends with this frame"""
+    attention: Tensor
+    """(B, T, N); the rows of real frames sum to 1"""
+    memory: Tensor
+    """(B, N, E) the encoder's output"""
+    frames: Tensor
+    """(B,) int64, frames of each utterance"""
+    stopped: Tensor
+    """(B,) bool, False where `max_frames` cut the utterance short"""
+
+
+class Tacotron2(nn.Module):
+    """Text to mel spectrogram, autoregressive (Shen et al. 2018, arXiv:1712.05884).
+
+    The parameters have the names of NVIDIA's checkpoints. `load_tacotron2` makes one from a file,
+    in evaluation mode.
+    """
+
+    def __init__(self, config: Tacotron2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.source: dict[str, Any] = {}
+        """the file the weights are from: path, name, sha256; empty if they are from none"""
+        self.audio_facts = dict(AUDIO_FACTS)
+        """what its mels are, in the fields of AUDIO_FACTS"""
+        self.embedding = nn.Embedding(config.n_symbols, config.symbols_embedding_dim)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.postnet = Postnet(config)
+
+    @torch.no_grad()
+    def infer(
+        self,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        *,
+        prenet_dropout: float = 0.5,
+        seeds: Sequence[int] | Tensor | None = None,
+        gate_threshold: float = 0.5,
+        max_frames: int = 1000,
+        on_frame: Callable[[int, int], None] | None = None,
+    ) -> TeacherOutput:
+        """Speaks a batch: every frame follows from the model's own frame before it.
+
+        An utterance ends with the first frame whose gate probability exceeds the threshold; it then
+        leaves the batch, and the rest goes on. Neither the other utterances nor the padding
+        influence it, but for the rounding of floating-point sums, which depends on the batch's
+        size and which free running amplifies: to about 1e-3 in the log-mels of the bundled teacher.
+
+        Args:
+            tokens: (B, N) symbol ids; what lies beyond an utterance's length is ignored.
+            token_lengths: (B,) symbols of each utterance, 1 to N.
+            prenet_dropout: share of the pre-net's outputs that is dropped. The published model
+                keeps its training value, 0.5, while speaking, so that utterances are random draws.
+            seeds: an integer >= 0 for each utterance. The same seed gives the same utterance, alone
+                or at any place of any batch. Without it they are drawn from PyTorch's global
+                generator.
+            gate_threshold: gate probability beyond which a frame is the last, 0 to 1.
+            max_frames: frames after which an utterance is cut (11.6 ms each); see `stopped`.
+            on_frame: called after each frame with its number, from 1, and the count of utterances
+                that go on.
+
+        Raises:
+            ValueError: an argument is not as described, or the model is in training mode.
+        """
+        if self.training:
+            raise ValueError("the model is in training mode; call .eval() before infer")
+        tokens, token_lengths = self._checked_tokens(tokens, token_lengths)
+        _check_dropout(prenet_dropout)
+        if not 0 <= gate_threshold <= 1:
+            raise ValueError(f"gate_threshold must be 0 to 1, not {gate_threshold}")
+        if max_frames < 1:
+            raise ValueError(f"max_frames must be at least 1, not {max_frames}")
+        B, N = tokens.shape
+        dropout = None
+        if prenet_dropout > 0:
+            dropout = PrenetDropout(
+                _checked_seeds(seeds, B), self.config.prenet_dim, prenet_dropout, tokens.device
+            )
+
+        exact_memory = self._encode_exactly(tokens, token_lengths)
+        memory = exact_memory.to(self.embedding.weight.dtype)
+        spoken = _Segments(B, N, self.config.n_mel_channels, memory)
+        state = self.decoder.start(memory, token_lengths, exact_memory)
+        frame = memory.new_zeros(B, self.config.n_mel_channels)
+        for number in range(1, max_frames + 1):
+            factors = dropout.next_frame() if dropout else None
+            features = self.decoder.step(self.decoder.prenet(frame, factors), state)
+            frame, gate = self.decoder.project(features)
+            spoken.add(frame, gate, state.attention)
+            ends = torch.sigmoid(gate) > gate_threshold
+            if ends.any():
+                rows = torch.nonzero(~ends)[:, 0]
+                spoken.keep(rows, ended=torch.nonzero(ends)[:, 0])
+                if len(rows):
+                    state.keep(rows, int(token_lengths[spoken.rows].max()))
+                    frame = frame[rows]
+                    if dropout:
+                        dropout.keep(rows)
+            if on_frame is not None:
+                on_frame(number, len(spoken.rows))
+            if not len(spoken.rows):
+                break
+        mel, gate_logits, attention, stopped = spoken.collect()
+        return TeacherOutput(
+            mel=self.postnet(mel, spoken.frames),
+            mel_before_postnet=mel,
+            gate_logits=gate_logits,
+            attention=attention,
+            memory=memory,
+            frames=spoken.frames,
+            stopped=stopped,
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        mel: Tensor,
+        frames: Tensor,
+        *,
+        prenet_dropout: float = 0.5,
+        padding_leaks: bool = True,
+    ) -> TeacherOutput:
+        """Teacher-forced: every frame follows from the given mel's frame before it.
+
+        Args:
+            tokens: (B, N) symbol ids; what lies beyond an utterance's length is taken as symbol 0.
+            token_lengths: (B,) symbols of each utterance, 1 to N.
+            mel: (B, T, M) log-mels; what lies beyond an utterance's frames is taken as 0.
+            frames: (B,) frames of each utterance, 1 to T.
+            prenet_dropout: share of the pre-net's outputs that is dropped, drawn from PyTorch's
+                global generator.
+            padding_leaks: True computes batches of unequal lengths as NVIDIA's code does, in which
+                the published models were trained: the convolutions of encoder and post-net run into
+                the padding, which touches the last tokens and frames of the shorter utterances,
+                and the attention goes on beyond their ends. False keeps padding out of every real
+                frame, as `infer` always does.
+
+        Returns:
+            Output of the shape of the given mel; `stopped` is True throughout.
+
+        Raises:
+            ValueError: an argument is not as described.
+        """
+        tokens, token_lengths = self._checked_tokens(tokens, token_lengths)
+        _check_dropout(prenet_dropout)
+        B, M = tokens.shape[0], self.config.n_mel_channels
+        if mel.dim() != 3 or mel.shape[0] != B or mel.shape[1] < 1 or mel.shape[2] != M:
+            raise ValueError(f"expected mel ({B}, T, {M}), got {tuple(mel.shape)}")
+        T = mel.shape[1]
+        frames = _checked_lengths(frames, "frames", B, T, mel.device)
+        valid_frames = within(frames, T)[:, :, None]
+        memory = self.encoder(self.embedding(tokens), token_lengths, padding_leaks)
+        mel = mel.masked_fill(~valid_frames, 0.0)
+        before = F.pad(mel[:, :-1], (0, 0, 1, 0))  # (B, T, M)
+        factors = None
+        if prenet_dropout > 0:
+            ones = mel.new_ones(B, T, self.config.prenet_dim)
+            factors = (F.dropout(ones, prenet_dropout), F.dropout(ones, prenet_dropout))
+        prenet_output = self.decoder.prenet(before, factors)  # (B, T, P)
+        state = self.decoder.start(memory, token_lengths)
+        features, attention = [], []
+        for t in range(T):
+            features.append(self.decoder.step(prenet_output[:, t], state))
+            attention.append(state.attention)
+        spoken, gate_logits = self.decoder.project(torch.stack(features, 1))
+        looked = torch.stack(attention, 1)  # (B, T, N)
+        return TeacherOutput(
+            mel=self.postnet(spoken, frames, padding_leaks),
+            mel_before_postnet=spoken.masked_fill(~valid_frames, 0.0),
+            gate_logits=gate_logits.masked_fill(~valid_frames[:, :, 0], STOP_LOGIT),
+            attention=looked if padding_leaks else looked.masked_fill(~valid_frames, 0.0),
+            memory=memory,
+            frames=frames,
+            stopped=torch.ones(B, dtype=torch.bool, device=mel.device),
+        )
+
+    def _encode_exactly(self, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+        """The memory (B, N, E) in double precision.
+
+        Free-running decoding amplifies the smallest differences, and the rounding of the memory
+        acts in every frame. Encoding is a small part of the work, so this costs little; it halves
+        the distance to the result of exact arithmetic, and makes the memory independent of the
+        batch.
+        """
+        encoder = copy.deepcopy(self.encoder).double()
+        return encoder(self.embedding(tokens).double(), token_lengths)
+
+    def _checked_tokens(self, tokens: Tensor, token_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if tokens.dim() != 2 or 0 in tokens.shape:
+            raise ValueError(f"expected tokens (B, N), at least (1, 1), got {tuple(tokens.shape)}")
+        device = self.embedding.weight.device
+        if tokens.device != device:
+            raise ValueError(f"the tokens are on {tokens.device}, the model on {device}")
+        B, N = tokens.shape
+        token_lengths = _checked_lengths(token_lengths, "token_lengths", B, N, device)
+        tokens = tokens.masked_fill(~within(token_lengths, N), 0)
+        lowest, highest = int(tokens.min()), int(tokens.max())
+        if lowest < 0 or highest >= self.config.n_symbols:
+            raise ValueError(
+                f"symbol ids must be 0 to {self.config.n_symbols - 1}, got {lowest} to {highest}"
+            )
+        return tokens, token_lengths
+
+
+class _Segments:
+    """Collects frames while utterances leave the batch.
+
+    Between two such moments the batch is constant: its frames are kept as they come and are put in
+    place at the end, when T is known.
+    """
+
+    def __init__(self, B: int, N: int, M: int, like: Tensor) -> None:
+        self.rows = torch.arange(B, device=like.device)  # utterances that go on
+        self.frames = torch.zeros_like(self.rows)
+        self._shape = (B, N, M)
+        self._like = like
+        self._stopped = torch.zeros_like(self.rows, dtype=torch.bool)
+        self._number = 0
+        self._done: list[_Segment] = []
+        self._open = _Segment(self.rows, 0)
+
+    def add(self, mel: Tensor, gate: Tensor, attention: Tensor) -> None:
+        self._open.mel.append(mel)
+        self._open.gate.append(gate)
+        self._open.attention.append(attention)
+        self._number += 1
+
+    def keep(self, rows: Tensor, ended: Tensor) -> None:
+        """`ended` (positions in the current batch) end with this frame, `rows` go on."""
+        gone = self.rows[ended]
+        self.frames[gone] = self._number
+        self._stopped[gone] = True
+        self.rows = self.rows[rows]
+        self._done.append(self._open)
+        self._open = _Segment(self.rows, self._number)
+
+    def collect(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """mel (B, T, M), gate logits (B, T), attention (B, T, N), stopped (B,)."""
+        B, N, M = self._shape
+        self.frames[self.rows] = self._number
+        T = self._number
+        mel = self._like.new_zeros(B, T, M)
+        gate = self._like.new_full((B, T), STOP_LOGIT)
+        attention = self._like.new_zeros(B, T, N)
+        for segment in [*self._done, self._open]:
+            if segment.mel:
+                span = slice(segment.start, segment.start + len(segment.mel))
+                mel[segment.rows, span] = torch.stack(segment.mel, 1)
+                gate[segment.rows, span] = torch.stack(segment.gate, 1)
+                looked = torch.stack(segment.attention, 1)
+                attention[segment.rows, span, : looked.shape[2]] = looked
+        return mel, gate, attention, self._stopped
+
+
+@dataclass
+class _Segment:
+    """Frames during which the batch is constant."""
+
+    rows: Tensor
+    start: int
+    mel: list[Tensor] = field(default_factory=list)
+    gate: list[Tensor] = field(default_factory=list)
+    attention: list[Tensor] = field(default_factory=list)
+
+
+def _check_dropout(prenet_dropout: float) -> None:
+    if not 0 <= prenet_dropout < 1:
+        raise ValueError(f"prenet_dropout must be at least 0 and below 1, not {prenet_dropout}")
+
+
+def _checked_lengths(
+    lengths: Tensor, name: str, B: int, longest: int, device: torch.device
+) -> Tensor:
+    if lengths.shape != (B,) or lengths.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"expected {name} ({B},) of whole numbers, got {tuple(lengths.shape)} {lengths.dtype}"
+        )
+    if int(lengths.min()) < 1 or int(lengths.max()) > longest:
+        raise ValueError(f"{name} must be 1 to {longest}, got {lengths.tolist()}")
+    return lengths.to(device, torch.int64)
+
+
+def _checked_seeds(seeds: Sequence[int] | Tensor | None, B: int) -> list[int]:
+    if seeds is None:
+        return torch.randint(2**62, (B,)).tolist()
+    numbers = [int(seed) for seed in seeds]
+    if len(numbers) != B or min(numbers) < 0:
+        raise ValueError(f"expected {B} seeds, integers of at least 0, got {numbers}")
+    return numbers
