@@ -22,14 +22,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it. Resolved on first use, so that `import lightspeech.text`
-# does not wait for PyTorch.
+# Public name -> the module that defines it. Resolved on first use, so that
+# `import lightspeech.text` does not wait for PyTorch.
 _HOME = {
     "LightSpeech": "lightspeech.model",
     "LabelStore": "lightspeech.store",
     "Synthesizer": "lightspeech.synthesis",
 }
-__all__ = ["LabelStore", "LightSpeech", "Synthesizer"]  # noqa: F822 - see _HOME
+__all__ = ["LabelStore", "LightSpeech", "Synthesizer"]
 
 
 def __getattr__(name: str) -> Any:

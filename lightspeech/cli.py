@@ -34,7 +34,12 @@ def run(main: Callable[[], None]) -> None:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows each option's default, and keeps the line breaks of descriptions."""
+    """Shows each option's default, where it has one, and keeps descriptions' line breaks."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def read_json(path: str | Path, what: str) -> Any:
-    """Reads a JSON file; `what` names it in the message of the InputError when it cannot be read."""
+    """Reads a JSON file; `what` names it in the InputError's message when it cannot be read."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as e:
@@ -83,7 +83,7 @@ def sha256(path: str | Path) -> str:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Makes `path` and its parents and checks that files can be made in it; InputError otherwise."""
+    """Makes `path` and its parents; InputError if they or files in it cannot be made."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

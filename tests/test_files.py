@@ -25,9 +25,14 @@ from lightspeech.files import (
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     write_text(target, "old")
-    with pytest.raises(RuntimeError, match="in the middle"), atomic_path(target) as temporary:
-        temporary.write_text("half of the new")
-        raise RuntimeError("in the middle")
+
+    def fail_half_way() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half of the new")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail_half_way()
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
@@ -55,7 +60,11 @@ def test_json_round_trip_keeps_unicode_readable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no manifest at"), (b"{", "not a readable manifest"), (b"\xff", "not a readable manifest")],
+    [
+        (None, "no manifest at"),
+        (b"{", "not a readable manifest"),
+        (b"\xff", "not a readable manifest"),
+    ],
 )
 def test_json_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "m.json"
@@ -75,7 +84,7 @@ def test_make_folder_makes_parents_and_refuses_a_file_in_the_way(tmp_path: Path)
     assert make_folder(tmp_path / "a" / "b").is_dir()
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write into the folder .*file"):
+    with pytest.raises(InputError, match=r"cannot write into the folder .*file"):
         make_folder(tmp_path / "file" / "b")
 
 

@@ -1,0 +1,258 @@
+"""Lines of text -> a folder of results: wavs, plots, results.json and the listening page."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import lightspeech
+from lightspeech.audio import write_wav
+from lightspeech.errors import InputError
+from lightspeech.evaluation.figures import Work, times_real_time, undisturbed
+from lightspeech.evaluation.plots import plot_speech
+from lightspeech.evaluation.report import Entry, Facts, Page, entry_record
+from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
+from lightspeech.synthesis import SENTENCE_SILENCE, Synthesizer, TeacherSynthesizer
+from lightspeech.text import Line, UnknownCharacters, describe_character, unknown_characters
+
+PAGE = "index.html"
+RECORD = "results.json"
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `speak_lines` did."""
+
+    page: Path
+    """the listening page"""
+    spoken: int
+    """texts that were spoken"""
+    seconds: float
+    """of the student's speech"""
+    speeds: dict[str, dict[str, float]]
+    """`times_real_time` under `student` and, if it was heard, `teacher`"""
+    failed: list[str]
+    """a sentence for each text that could not be spoken"""
+
+
+def speak_lines(
+    lines: Sequence[Line],
+    synthesizer: Synthesizer,
+    teacher: TeacherSynthesizer | None,
+    out: Path,
+    *,
+    pace: float = 1.0,
+    sentence_silence: float = SENTENCE_SILENCE,
+    teacher_note: str = "",
+    show_text: bool = False,
+) -> Results:
+    """Speaks each line by both voices and writes what one hears and sees into `out`.
+
+    Every file appears whole or not at all. Files of an earlier run stay unless one of the same name
+    takes their place; the page and results.json are about this run only.
+
+    Args:
+        lines: the texts, each of any length.
+        teacher: None leaves it out.
+        out: the folder; it is made if need be.
+        pace: of the student; the teacher has its own.
+        sentence_silence: seconds between the sentences of a text.
+        teacher_note: said of the teacher on the page.
+        show_text: print what will be spoken before it is.
+
+    Raises:
+        InputError: options out of range, a folder that cannot be written to, or no line that could
+            be spoken; a line that fails among others is only reported.
+    """
+    # The first sentence of a process pays for caches and thread pools. It also shows, before
+    # anything is written, that the options and the voice are good.
+    synthesizer("This is test number 1.", pace, sentence_silence)
+    make_folder(out)
+    with single_writer(out):
+        remove_leftovers(out)
+        run = _Run(lines, synthesizer, teacher, out, pace, sentence_silence, teacher_note)
+        try:
+            run.speak(show_text)
+        except KeyboardInterrupt:
+            if run.records:
+                run.write()  # what was spoken before is worth hearing
+            raise
+        if not run.records:
+            rest = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+            raise InputError(f"{run.failed[0]}{rest}")
+        run.write()
+    return Results(
+        page=out / PAGE,
+        spoken=len(run.records),
+        seconds=sum(speech.duration for speech in run.heard["student"]),
+        speeds=run.speeds(),
+        failed=run.failed,
+    )
+
+
+def stem(number: int, text: str, digits: int = 3) -> str:
+    """`001-the-first-words`: the name of a text's files, safe on every system."""
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(slug) > 40:
+        slug = slug[:41].rpartition("-")[0] or slug[:40]
+    return f"{number:0{digits}d}-{slug}".rstrip("-")
+
+
+class _Run:
+    """The state of one `speak_lines`."""
+
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        synthesizer: Synthesizer,
+        teacher: TeacherSynthesizer | None,
+        out: Path,
+        pace: float,
+        sentence_silence: float,
+        teacher_note: str,
+    ) -> None:
+        self.lines = lines
+        self.synthesizer = synthesizer
+        self.teacher = teacher
+        self.out = out
+        self.pace = pace
+        self.sentence_silence = sentence_silence
+        self.page = Page(self._facts(teacher_note))
+        self.records: list[dict[str, Any]] = []
+        self.heard: dict[str, list[Work]] = {"student": []}
+        if teacher is not None:
+            self.heard["teacher"] = []
+        self.failed: list[str] = []
+
+    def speak(self, show_text: bool) -> None:
+        unknown = UnknownCharacters()
+        digits = max(3, len(str(len(self.lines))))
+        progress = tqdm(
+            self.lines,
+            "speaking",
+            unit=" texts",
+            disable=len(self.lines) < 2,
+            # A log file needs a line now and then, not ten a second.
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,
+        )
+        for number, line in enumerate(progress, start=1):
+            for warning in unknown.add(line.text, line.where):
+                tqdm.write(f"note: {warning}", file=sys.stderr)
+            try:
+                with undisturbed():
+                    student = self.synthesizer(line.text, self.pace, self.sentence_silence)
+                    teacher = (
+                        self.teacher(line.text, sentence_silence=self.sentence_silence)
+                        if self.teacher is not None
+                        else None
+                    )
+            except InputError as e:
+                self.failed.append(f"{line.where}: {e}")
+                if len(self.lines) > 1:
+                    tqdm.write(f"not spoken: {self.failed[-1]}", file=sys.stderr)
+                continue
+            dropped = [describe_character(c) for c in unknown_characters(line.text)]
+            if show_text:
+                tqdm.write(f"{line.text}\n  spoken as: {student.spoken}")
+                for character in dropped:
+                    tqdm.write(f"  not spoken: {character}")
+            entry = Entry(
+                stem(number, student.spoken, digits), line.text, dropped, student, teacher
+            )
+            self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        """Writes a text's files, and prints a line about it."""
+        write_wav(self.out / f"{entry.name}.wav", entry.student.wav)
+        self.heard["student"].append(Work(entry.student.duration, entry.student.seconds))
+        if entry.teacher is not None:
+            write_wav(self.out / f"{entry.name}.teacher.wav", entry.teacher.wav)
+            self.heard["teacher"].append(Work(entry.teacher.duration, entry.teacher.seconds))
+        plot_speech(
+            self.out / f"{entry.name}.png", entry.student, entry.teacher, entry.student.spoken
+        )
+        self.page.add(entry)
+        self.records.append(entry_record(entry))
+        speed = times_real_time([entry.student])
+        tqdm.write(
+            f"{entry.name}.wav  {entry.student.duration:.2f} s, "
+            f"{speed['all']:.1f} x real time (mel {speed['mel']:.0f} x, "
+            f"vocoder {speed['vocoder']:.1f} x)"
+        )
+
+    def speeds(self) -> dict[str, dict[str, float]]:
+        return {who: times_real_time(work) for who, work in self.heard.items()}
+
+    def write(self) -> None:
+        """Writes results.json and the page."""
+        facts, voice, speeds = self.page.facts, self.synthesizer.voice, self.speeds()
+        write_json(
+            self.out / RECORD,
+            {
+                "version": RECORD_VERSION,
+                "lightspeech": lightspeech.__version__,
+                "date": facts.date,
+                "voice": {
+                    "path": voice.get("path"),
+                    "parameters": facts.student_parameters,
+                    "configuration": voice.get("config", {}).get("name"),
+                    "step": voice.get("step"),
+                },
+                "teacher": None
+                if self.teacher is None
+                else {**self.teacher.teacher.source, "parameters": facts.teacher_parameters},
+                "vocoder": facts.vocoder,
+                "device": facts.device,
+                "pace": self.pace,
+                "sentence_silence": self.sentence_silence,
+                "times_real_time": {
+                    who: {stage: round(speed, 3) for stage, speed in stages.items()}
+                    for who, stages in speeds.items()
+                },
+                "not_spoken": self.failed,
+                "texts": self.records,
+            },
+        )
+        self.page.write(self.out / PAGE, speeds)
+
+    def _facts(self, teacher_note: str) -> Facts:
+        voice = self.synthesizer.voice
+        details = []
+        if voice.get("config") and voice.get("step") is not None:
+            details.append(f"configuration {voice['config']['name']}, step {voice['step']:,}")
+        utterances = voice.get("store", {}).get("utterances")
+        if utterances:
+            details.append(f"learned from {utterances:,} utterances of its teacher")
+        teacher = self.teacher
+        return Facts(
+            voice=str(voice.get("path", "unnamed")),
+            voice_details=details,
+            student_parameters=self.synthesizer.parameters,
+            vocoder=self.synthesizer.vocoder.name,
+            device=describe_device(self.synthesizer.device),
+            pace=self.pace,
+            date=datetime.now().astimezone().isoformat(" ", "minutes"),
+            teacher=None
+            if teacher is None
+            else str(teacher.teacher.source.get("name", "Tacotron 2")),
+            teacher_parameters=0 if teacher is None else teacher.parameters,
+            teacher_note=teacher_note,
+        )
+
+
+def describe_device(device: torch.device) -> str:
+    """`CPU (x86_64, 2 threads)` or the name of the graphics card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"

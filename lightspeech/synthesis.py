@@ -1,0 +1,304 @@
+"""Text of any length to speech: sentences, the student (or its teacher), the vocoder, the joins.
+
+    text --> sentences --> ids --> mel, durations --> wav per sentence --> one wav with pauses
+
+A sentence goes through the models alone or in a batch with others, whichever is at hand, and
+sounds the same either way. What comes out is a `Speech`, in which each sentence is a `Piece`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lightspeech.alignment import durations_from_attention
+from lightspeech.audio import HOP_LENGTH, SAMPLE_RATE, check_audio_facts
+from lightspeech.checkpoint import DEFAULT_RUN, load_voice
+from lightspeech.errors import InputError
+from lightspeech.files import sha256
+from lightspeech.model import MAX_PACE, MIN_PACE, LightSpeech
+from lightspeech.speech import Reading, Speech, join_readings
+from lightspeech.text import decode, encode, split_sentences
+from lightspeech.vocoders import Vocoder, load_vocoder
+from tacotron2 import CheckpointError, Tacotron2, default_checkpoint, load_tacotron2
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""where the bundled voice is, if this installation has one"""
+SENTENCE_SILENCE = 0.2
+"""seconds of silence between two sentences, if nothing else is asked for"""
+LONGEST_SILENCE = 10.0
+"""its limit, in seconds"""
+
+_BATCH_SIZE = 16  # sentences at once: bounds the memory that a long text needs
+_TEACHER_MAX_FRAMES = 2500  # 29 s: what the longest sentence of split_sentences needs, and a half
+
+
+class Synthesizer:
+    """The student and a vocoder: call it with a text.
+
+    Args:
+        student: on the device on which it is to run; it is put into evaluation mode.
+        vocoder: turns its mels into sound.
+        voice: what is known of the student: where it is from, its teacher (`load_voice`).
+
+    Raises:
+        InputError: the vocoder was made for other mels than the student's.
+    """
+
+    def __init__(
+        self, student: LightSpeech, vocoder: Vocoder, voice: dict[str, Any] | None = None
+    ) -> None:
+        check_audio_facts(vocoder.audio_facts, f"the vocoder {vocoder.name}")
+        self.student = student.eval()
+        self.vocoder = vocoder
+        self.voice = voice or {}
+        self.device = next(student.parameters()).device
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        vocoder: str = "griffin-lim",
+        device: torch.device | str = "cpu",
+    ) -> Synthesizer:
+        """Loads a voice.
+
+        Args:
+            path: a run folder of train.py, a voice folder or a .safetensors file; None takes what
+                train.py made in runs/lightspeech, else the bundled voice.
+            vocoder: one of lightspeech.vocoders.VOCODERS.
+            device: where the student and the vocoder run.
+
+        Raises:
+            InputError: no such voice or vocoder, or one that does not fit.
+        """
+        path = default_voice() if path is None else Path(path)
+        student, voice = load_voice(path, device)
+        return cls(student, load_vocoder(vocoder, device), {**voice, "path": str(path)})
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the student has."""
+        return sum(parameter.numel() for parameter in self.student.parameters())
+
+    def __call__(
+        self, text: str, pace: float = 1.0, sentence_silence: float = SENTENCE_SILENCE
+    ) -> Speech:
+        """Speaks a text of any length.
+
+        Args:
+            text: one word or many paragraphs; it is split into sentences.
+            pace: 2 is twice as fast, 0.5 half as fast.
+            sentence_silence: seconds between two sentences, rounded to whole frames (11.6 ms).
+
+        Raises:
+            InputError: nothing speakable, a pace or silence out of range, or a voice so damaged
+                that its mel is not finite.
+        """
+        if not MIN_PACE <= pace <= MAX_PACE:  # NaN is refused too
+            raise InputError(
+                f"pace {pace:g}: expected {MIN_PACE:g} to {MAX_PACE:g}; 1 is the voice's own, "
+                "2 is twice as fast"
+            )
+
+        def read(sentences: list[_Sentence], tokens: Tensor, lengths: Tensor) -> list[Reading]:
+            output = self.student.infer(tokens, lengths, pace=pace)
+            mels, durations = output.mel.float().cpu(), output.durations.cpu()
+            return [
+                Reading(
+                    text=sentence.text,
+                    symbols=decode(sentence.ids),
+                    mel=mel[: int(frames)],
+                    durations=spans[: len(sentence.ids)],
+                )
+                for sentence, mel, frames, spans in zip(
+                    sentences, mels, output.frames, durations, strict=True
+                )
+            ]
+
+        return _speak(text, read, self.vocoder, self.device, sentence_silence, "the voice")
+
+
+class TeacherSynthesizer:
+    """The Tacotron 2 teacher and a vocoder, to compare the student with.
+
+    Args:
+        teacher: on the device on which it is to run.
+        vocoder: the one that the student is heard through.
+    """
+
+    def __init__(self, teacher: Tacotron2, vocoder: Vocoder) -> None:
+        self.teacher = teacher.eval()
+        self.vocoder = vocoder
+        self.device = next(teacher.parameters()).device
+
+    @classmethod
+    def load(
+        cls, path: str | Path, vocoder: Vocoder, device: torch.device | str = "cpu"
+    ) -> TeacherSynthesizer:
+        """Loads any published layout of Tacotron 2; tacotron2.CheckpointError if it is none."""
+        return cls(load_tacotron2(path, device=device), vocoder)
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the teacher has."""
+        return sum(parameter.numel() for parameter in self.teacher.parameters())
+
+    def __call__(
+        self, text: str, seed: int = 0, sentence_silence: float = SENTENCE_SILENCE
+    ) -> Speech:
+        """Speaks a text; its pieces carry the attention and durations on the monotonic path.
+
+        Args:
+            text: as for `Synthesizer`, and split in the same way.
+            seed: of the pre-net's drop-out, which is part of how Tacotron 2 speaks.
+            sentence_silence: seconds between two sentences.
+
+        Raises:
+            InputError: as `Synthesizer`.
+        """
+
+        def read(sentences: list[_Sentence], tokens: Tensor, lengths: Tensor) -> list[Reading]:
+            output = self.teacher.infer(
+                tokens, lengths, seeds=[seed] * len(tokens), max_frames=_TEACHER_MAX_FRAMES
+            )
+            mels, attentions = output.mel.float().cpu(), output.attention.float().cpu()
+            readings = []
+            for i, sentence in enumerate(sentences):
+                frames = int(output.frames[i])
+                attention = attentions[i, :frames, : len(sentence.ids)]
+                readings.append(
+                    Reading(
+                        text=sentence.text,
+                        symbols=decode(sentence.ids),
+                        mel=mels[i, :frames],
+                        durations=torch.as_tensor(durations_from_attention(attention)),
+                        attention=attention,
+                        stopped=bool(output.stopped[i]),
+                    )
+                )
+            return readings
+
+        return _speak(text, read, self.vocoder, self.device, sentence_silence, "the teacher")
+
+
+def default_voice() -> Path:
+    """What train.py made, else the bundled voice; InputError if there is neither."""
+    if DEFAULT_RUN.exists():
+        return DEFAULT_RUN
+    if any(PRETRAINED.glob("*.safetensors")):
+        return PRETRAINED
+    raise InputError(
+        f"no voice yet: expected one in {DEFAULT_RUN}; "
+        "make one with python preprocess.py and python train.py, or name one with --voice"
+    )
+
+
+def find_teacher(voice: dict[str, Any], choice: str) -> tuple[Path | None, str]:
+    """The teacher to compare a voice with, and a sentence that says why this one or none.
+
+    Args:
+        voice: `Synthesizer.voice`.
+        choice: `none`, the path of a checkpoint, or `auto`: the checkpoint that the voice names as
+            its teacher, else the default one, and either only if its SHA-256 is the teacher's.
+    """
+    if choice == "none":
+        return None, "without the teacher, as asked"
+    known = voice.get("teacher")
+    named: dict[str, Any] = known if isinstance(known, dict) else {}
+    digest = named.get("sha256")
+    if choice != "auto":
+        path = Path(choice)
+        if path.is_file() and digest and sha256(path) != digest:
+            return path, f"{path}, which is not the teacher that this voice was distilled from"
+        return path, str(path)
+    if not digest:
+        return None, "the voice does not say who its teacher was; name one with --teacher"
+    candidates = [Path(named["path"])] if named.get("path") else []
+    # None bundled, or several dropped there: then there is no default, which is no reason to fail.
+    with suppress(CheckpointError):
+        candidates.append(default_checkpoint())
+    for candidate in candidates:
+        if candidate.is_file() and sha256(candidate) == digest:
+            return candidate, f"{_from_here(candidate)}, the voice's own teacher"
+    name = named.get("name") or named.get("path") or "unnamed"
+    return None, f"the voice's teacher ({name}) is not at hand; name its file with --teacher"
+
+
+def _from_here(path: Path) -> Path:
+    """A shorter name for a file below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text, at least one; InputError if nothing in it can be spoken."""
+    sentences = split_sentences(text)
+    if not sentences:
+        shown = " ".join(text.split())
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        raise InputError(
+            f"nothing in {shown!r} can be spoken: expected at least one letter or digit"
+        )
+    return sentences
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    text: str
+    ids: list[int]
+
+
+@torch.no_grad()
+def _speak(
+    text: str,
+    read: Callable[[list[_Sentence], Tensor, Tensor], list[Reading]],
+    vocoder: Vocoder,
+    device: torch.device,
+    sentence_silence: float,
+    who: str,
+) -> Speech:
+    """Splits, reads in batches, vocodes and joins; `who` is speaking, for the error messages."""
+    if not 0 <= sentence_silence <= LONGEST_SILENCE:
+        raise InputError(
+            f"sentence silence {sentence_silence:g}: expected 0 to {LONGEST_SILENCE:g} seconds"
+        )
+    started = time.perf_counter()
+    sentences = [_Sentence(sentence, encode(sentence)) for sentence in sentences_of(text)]
+    text_done = time.perf_counter()
+
+    readings: list[Reading] = []
+    for first in range(0, len(sentences), _BATCH_SIZE):
+        batch = sentences[first : first + _BATCH_SIZE]
+        tokens = pad_sequence([torch.tensor(s.ids) for s in batch], batch_first=True)  # (B, N)
+        lengths = torch.tensor([len(s.ids) for s in batch])
+        readings += read(batch, tokens.to(device), lengths.to(device))
+    for reading in readings:
+        if not torch.isfinite(reading.mel).all():
+            raise InputError(
+                f"{who} made a mel spectrogram with NaN or infinite values of "
+                f"{reading.text[:60]!r}; its weights are damaged: train it again or use another"
+            )
+    mel_done = time.perf_counter()
+
+    wavs = [vocoder(reading.mel.to(device)).float().cpu() for reading in readings]
+    if not all(torch.isfinite(wav).all() for wav in wavs):
+        raise InputError(
+            f"the vocoder {vocoder.name} made samples that are NaN or infinite; use another one"
+        )
+    seconds = {
+        "text": text_done - started,
+        "mel": mel_done - text_done,
+        "vocoder": time.perf_counter() - mel_done,
+    }
+    return join_readings(
+        readings, wavs, round(sentence_silence * SAMPLE_RATE / HOP_LENGTH), seconds
+    )

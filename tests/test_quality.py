@@ -1,0 +1,133 @@
+"""The judges agree with what is known: speech beats noise, a perfect transcript has no errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightspeech import cli, evaluate
+from lightspeech.audio import read_wav
+from lightspeech.errors import InputError
+from lightspeech.evaluation import quality
+from lightspeech.evaluation.quality import Dnsmos, dnsmos, error_rates, plain_words, recognise
+from lightspeech.synthesis import Synthesizer, TeacherSynthesizer
+from lightspeech.text import Line, normalize
+from lightspeech.vocoders import load_vocoder
+from tacotron2 import default_checkpoint
+from tests.test_synthesis import Loud, PlantedTeacher, tiny_student
+
+
+@pytest.fixture(scope="module")
+def speech() -> Tensor:
+    """The bundled teacher, through Griffin-Lim."""
+    teacher = TeacherSynthesizer.load(default_checkpoint(), load_vocoder("griffin-lim"))
+    return teacher("We were late for the train to the city.").wav
+
+
+@pytest.mark.slow
+def test_speech_sounds_better_than_noise(speech: Tensor) -> None:
+    pytest.importorskip("speechmos", reason="needs the extra eval")
+    noise = torch.randn(len(speech), generator=torch.Generator().manual_seed(0))
+    clean, noisy, only_noise = (dnsmos(x) for x in (speech, speech + 0.1 * noise, 0.1 * noise))
+    assert 1 <= only_noise.p808 < noisy.p808 < clean.p808 <= 5
+    assert 1 <= only_noise.overall < noisy.overall < clean.overall <= 5
+    assert clean.p808 > only_noise.p808 + 0.5
+
+
+@pytest.mark.slow
+def test_recordings_score_as_in_the_design(shared: Path) -> None:
+    pytest.importorskip("speechmos", reason="needs the extra eval")
+    scores = [
+        dnsmos(read_wav(p)) for p in sorted((shared / "data/ljspeech_wavs").glob("*.wav"))[:3]
+    ]
+    assert sum(score.p808 for score in scores) / 3 == pytest.approx(4.07, abs=0.25)
+    assert sum(score.overall for score in scores) / 3 == pytest.approx(3.35, abs=0.25)
+
+
+@pytest.mark.slow
+def test_a_recording_is_recognised(shared: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="needs the extra eval")
+    pytest.importorskip("jiwer", reason="needs the extra eval")
+    table = (shared / "data/ljspeech_transcripts.txt").read_text(encoding="utf-8").splitlines()
+    said = normalize(dict(line.split("|", 1) for line in table)["LJ001-0001"])
+    wav = read_wav(shared / "data/ljspeech_wavs/LJ001-0001.wav")
+    heard = recognise(wav)
+    assert error_rates(said, heard).character < 0.15
+    other = read_wav(shared / "data/ljspeech_wavs/LJ001-0002.wav")
+    assert recognise(other) != heard
+    assert recognise(wav) == heard  # what came before has no influence
+
+
+def test_error_rates() -> None:
+    pytest.importorskip("jiwer", reason="needs the extra eval")
+    perfect = error_rates("Well-known, isn't it?", "well known isn't it")
+    assert perfect == quality.ErrorRates(0.0, 0.0)
+    assert error_rates("one two three four", "one too three").word == pytest.approx(2 / 4)
+    assert error_rates("abcd", "abxd").character == pytest.approx(1 / 4)
+    assert error_rates("hello", "").word == 1.0
+    # Edits of all over the length of all, not a mean of rates: 1 word of 5.
+    assert error_rates(["one", "a b c d"], ["won", "a b c d"]).word == pytest.approx(1 / 5)
+    with pytest.raises(InputError, match="nothing was said"):
+        error_rates("...", "a")
+
+
+def test_plain_words() -> None:
+    assert plain_words("It\u2019s \"A-1\", 'so'!") == "it's a 1 so"
+
+
+@pytest.mark.parametrize(
+    "wav", [torch.zeros(0), torch.zeros(2, 100), torch.full((500,), torch.nan)]
+)
+def test_signals_that_cannot_be_judged(wav: Tensor) -> None:
+    with pytest.raises(InputError, match="cannot judge this signal"):
+        dnsmos(wav)
+
+
+def test_a_missing_extra_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "speechmos.dnsmos", None)
+    monkeypatch.setattr(sys, "argv", ["evaluate"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(evaluate.main)
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "speechmos" in message
+    assert "pip install 'lightspeech[eval]'" in message
+
+
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_evaluation_compares_both_voices(
+    monkeypatch: pytest.MonkeyPatch, with_teacher: bool
+) -> None:
+    pytest.importorskip("jiwer", reason="needs the extra eval")
+    heard = iter(["we were late", "we were late for the train", "come out", "come in"])
+    scores = iter([Dnsmos(2.0, 1.5), Dnsmos(4.0, 3.0), Dnsmos(3.0, 2.5), Dnsmos(3.5, 2.0)])
+    monkeypatch.setattr(evaluate, "recognise", lambda wav: next(heard))
+    monkeypatch.setattr(evaluate, "dnsmos", lambda wav: next(scores))
+    teacher = TeacherSynthesizer(PlantedTeacher(), Loud()) if with_teacher else None  # type: ignore[arg-type]
+    lines = [Line("a", "We were late for the train.", "x:1"), Line("b", "Come in.", "x:2")]
+    record = evaluate.evaluate(lines, Synthesizer(tiny_student(), Loud()), teacher)
+    assert json.loads(json.dumps(record)) == record
+    table = evaluate.table(record)
+    assert "2 texts through loud" in table
+    if not with_teacher:
+        assert "teacher" not in record["mean"]
+        assert "Durations" not in table
+        return
+    student, mean_teacher = record["mean"]["student"], record["mean"]["teacher"]
+    assert student["dnsmos_p808"] == 2.5
+    assert student["word_error"] == pytest.approx(4 / 8)  # 3 words missing, 1 wrong, of 8
+    assert mean_teacher["dnsmos_overall"] == 2.5
+    assert mean_teacher["word_error"] == 0
+    assert record["texts"][1]["student"]["heard"] == "come out"
+    errors = [text["duration_error_frames"] for text in record["texts"]]
+    assert record["mean"]["duration_error_frames"] == pytest.approx(sum(errors) / 2)
+    assert "50.0%" in table
+    assert "3.75" in table

@@ -1,0 +1,264 @@
+"""The command line: what it reads, what it writes, and one clear line where it cannot."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+import synthesize
+from lightspeech import cli, synthesis
+from lightspeech.checkpoint import VOICE_FILE
+from lightspeech.errors import InputError
+from lightspeech.evaluation import results
+from lightspeech.evaluation.results import stem
+from lightspeech.synthesis import Synthesizer
+from lightspeech.vocoders import load_vocoder
+from tests.test_synthesis import Loud, PlantedTeacher, save_tiny_voice
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """Runs synthesize.py with a tiny voice and a vocoder that takes no time."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.voice = save_tiny_voice(folder / "run", {"name": "planted", "sha256": "0"})
+        self.results = folder / "results"
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        monkeypatch.setattr(
+            synthesis,
+            "load_vocoder",
+            lambda name, device: Loud() if name == "griffin-lim" else load_vocoder(name, device),
+        )
+
+    def __call__(self, *options: str | Path, stdin: bytes = b"") -> Outcome:
+        argv = ["synthesize.py", "--voice", str(self.voice), "--out", str(self.results)]
+        self._monkeypatch.setattr(sys, "argv", [*argv, "--device", "cpu", *map(str, options)])
+        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = 0
+        try:
+            cli.run(synthesize.main)
+        except SystemExit as e:
+            code = int(e.code or 0)
+        captured = self._capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    def files(self) -> list[str]:
+        """What is in the results folder, without the lock."""
+        if not self.results.exists():
+            return []
+        return sorted(path.name for path in self.results.iterdir() if path.name != ".lock")
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    return Command(tmp_path, monkeypatch, capsys)
+
+
+def test_a_text_on_the_command_line(command: Command) -> None:
+    outcome = command("Hello", "there,", "it is 5.")
+    assert outcome.code == 0, outcome.err
+    assert command.files() == [
+        "001-hello-there-it-is-five.png",
+        "001-hello-there-it-is-five.wav",
+        "index.html",
+        "results.json",
+    ]
+    info = soundfile.info(command.results / "001-hello-there-it-is-five.wav")
+    assert (info.samplerate, info.subtype, info.channels) == (22050, "PCM_16", 1)
+    record = json.loads((command.results / "results.json").read_text(encoding="utf-8"))
+    (text,) = record["texts"]
+    assert text["text"] == "Hello there, it is 5."
+    assert text["spoken"] == "hello there, it is five."
+    assert text["student"]["seconds"] == pytest.approx(info.frames / 22050, abs=1e-4)
+    assert text["student"]["timings"][-1][2] == pytest.approx(info.frames / 22050, abs=1e-3)
+    assert record["voice"]["step"] == 7
+    assert (command.results / "index.html").resolve().as_uri() in outcome.out
+    for stage in ("text to mel", "mel to sound (vocoder)", "text to sound, everything"):
+        assert stage in outcome.out
+    assert "teacher: the voice's teacher (planted) is not at hand" in outcome.out
+
+
+def test_standard_input_is_read_line_by_line(command: Command) -> None:
+    outcome = command("-", stdin=b"First line.\n\nSecond line.\n")
+    assert outcome.code == 0, outcome.err
+    wavs = [name for name in command.files() if name.endswith(".wav")]
+    assert wavs == ["001-first-line.wav", "002-second-line.wav"]
+
+
+def test_a_file_with_a_bad_row_goes_on(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("Good.\n...\nAlso good.\n", encoding="utf-8")
+    outcome = command("--text-file", tmp_path / "lines.txt")
+    assert outcome.code == 0, outcome.err
+    assert "lines.txt:2: nothing in it can be spoken" in outcome.err
+    assert sum(name.endswith(".wav") for name in command.files()) == 2
+
+
+def test_no_text_takes_the_held_out_lines(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = tmp_path / "heldout.txt"
+    held_out.write_text("\n".join(f"Line number {n}." for n in range(30)), encoding="utf-8")
+    monkeypatch.setattr(synthesize, "HELD_OUT", held_out)
+    monkeypatch.setattr(results, "plot_speech", lambda *_: None)
+    assert command("--teacher", "none").code == 0
+    assert sum(name.endswith(".wav") for name in command.files()) == 20
+
+
+def test_the_teacher_beside_the_student(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "teacher.pt").write_bytes(b"weights")
+    monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: PlantedTeacher())
+    outcome = command("Good day.", "--teacher", tmp_path / "teacher.pt")
+    assert outcome.code == 0, outcome.err
+    assert "001-good-day.teacher.wav" in command.files()
+    assert "is not the teacher that this voice was distilled from" in outcome.out
+    page = (command.results / "index.html").read_text(encoding="utf-8")
+    assert page.count("<audio") == 2
+
+
+def test_show_text_and_characters_that_are_not_spoken(command: Command) -> None:
+    outcome = command("Pay \u20ac2 \U0001f642", "--show-text", "--teacher", "none")
+    assert outcome.code == 0, outcome.err
+    assert "spoken as: pay" in outcome.out
+    assert "U+1F642 SLIGHTLY SMILING FACE" in outcome.out
+    assert outcome.err.count("U+1F642") == 1
+
+
+def test_later_results_replace_their_namesakes_only(command: Command) -> None:
+    assert command("One.").code == command("Two.").code == command("One.").code == 0
+    assert [n for n in command.files() if n.endswith(".wav")] == ["001-one.wav", "001-two.wav"]
+    record = json.loads((command.results / "results.json").read_text(encoding="utf-8"))
+    assert [text["text"] for text in record["texts"]] == ["One."]
+
+
+def test_what_a_killed_run_left_is_cleared(command: Command) -> None:
+    command.results.mkdir()
+    (command.results / ".001-x.wav.123.tmp").write_bytes(b"half")
+    assert command("One.").code == 0
+    assert not [name for name in command.files() if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["..."], "can be spoken: expected at least one letter or digit"),
+        ([""], "can be spoken: expected at least one letter or digit"),
+        (["Hi", "--pace", "100"], "pace 100: expected 0.1 to 10"),
+        (["Hi", "--pace", "nan"], "pace nan: expected 0.1 to 10"),
+        (["Hi", "--sentence-silence", "-1"], "sentence silence -1: expected 0 to 10 seconds"),
+        (["Hi", "--vocoder", "wavegrow"], "wavegrow"),
+        (["Hi", "--voice", "nowhere/at-all"], "no voice at nowhere/at-all"),
+        (["Hi", "--teacher", "nowhere.pt"], "nowhere.pt"),
+        (["Hi", "--text-file", "x.txt"], "a text and --text-file were both given"),
+        (["--text-file", "nowhere.txt"], "no text file at nowhere.txt"),
+        (["Hi", "--device", "abacus"], "expected auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(
+    command: Command, options: list[str], message: str
+) -> None:
+    outcome = command(*options)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert command.files() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\x00\x01\x02", "is not a text file"),
+        ("caf\u00e9".encode("latin-1"), "not UTF-8"),
+        (b"...\n???\n", "none of its 2 rows can be used"),
+    ],
+)
+def test_bad_files_are_one_line_and_write_nothing(
+    command: Command, tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "text.txt").write_bytes(content)
+    outcome = command("--text-file", tmp_path / "text.txt")
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert command.files() == []
+
+
+def test_a_folder_that_cannot_be_written(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    outcome = command("Hi", "--out", tmp_path / "file" / "results")
+    assert outcome.code == 1
+    assert "cannot write into the folder" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_damaged_voice(command: Command) -> None:
+    path = command.voice / VOICE_FILE
+    path.write_bytes(path.read_bytes()[:-100])
+    outcome = command("Hi")
+    assert outcome.code == 1
+    assert "damaged" in outcome.err
+    assert command.files() == []
+
+
+def test_a_text_that_fails_among_others(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Synthesizer.__call__
+
+    def picky(self: Synthesizer, text: str, *options: float) -> object:
+        if "bad" in text:
+            raise InputError("too bad")
+        return call(self, text, *options)
+
+    monkeypatch.setattr(Synthesizer, "__call__", picky)
+    outcome = command("-", stdin=b"Good.\nBad, bad.\nGood again.\n")
+    assert outcome.code == 1
+    assert "1 of 3 texts were not spoken: standard input:2: too bad" in outcome.err
+    record = json.loads((command.results / "results.json").read_text(encoding="utf-8"))
+    assert len(record["texts"]) == 2
+    assert record["not_spoken"] == ["standard input:2: too bad"]
+
+
+def test_ctrl_c_keeps_what_was_spoken(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Synthesizer.__call__
+
+    def interrupted(self: Synthesizer, text: str, *options: float) -> object:
+        if "stop" in text:
+            raise KeyboardInterrupt
+        return call(self, text, *options)
+
+    monkeypatch.setattr(Synthesizer, "__call__", interrupted)
+    assert command("-", stdin=b"Heard.\nNow stop.\nNever.\n").code == 130
+    assert "1 text in the voice" in (command.results / "index.html").read_text(encoding="utf-8")
+    assert [n for n in command.files() if n.endswith(".wav")] == ["001-heard.wav"]
+
+
+def test_names_of_files() -> None:
+    assert stem(1, "Hello, World!") == "001-hello-world"
+    assert stem(12, "a" * 99) == "012-" + "a" * 40
+    assert stem(7, "the quick brown fox jumped over the lazy dogs") == (
+        "007-the-quick-brown-fox-jumped-over-the-lazy"
+    )
+    assert stem(3, "{}") == "003"
+    assert stem(1234, "x", digits=4) == "1234-x"
+
+
+def test_the_device_is_told() -> None:
+    assert results.describe_device(torch.device("cpu")).startswith("CPU (")
