@@ -23,11 +23,11 @@ RUN := .venv/bin/python
 .PHONY: demo test check lock eval clean-demo
 
 demo: .venv/.core
-	@echo "1/3  The teacher reads 1,000 sentences"
-	$(RUN) preprocess.py --text data/corpus.txt --limit 1000 --out demo/store
+	@echo "1/3  The teacher reads 1,616 sentences"
+	$(RUN) preprocess.py --out demo/store
 	@echo "2/3  A student learns from it"
 	$(RUN) train.py --store demo/store --out demo/run --config quick \
-		$$(test ! -e demo/run || echo --resume)
+		$$(ls demo/run/*.safetensors >/dev/null 2>&1 && echo --resume)
 	@echo "3/3  Both read sentences that neither has seen"
 	$(RUN) synthesize.py --voice demo/run --out results
 

@@ -1,18 +1,26 @@
-"""Every choice about the student and its training: documented, validated, frozen, stored as JSON."""
+"""Every choice about the student and its training: documented, checked, frozen, stored as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lightspeech.errors import InputError
 from lightspeech.files import read_json
 
+LARGEST_LAYER = 16384
+"""Widest layer that is believed: a wrong file must not ask for terabytes."""
+
 
 def _require(problems: list[str], where: str) -> None:
     if problems:
         raise InputError(f"{where}: " + "; ".join(problems))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{f.name} must be a whole number of at least 1, not {getattr(self, f.name)!r}"
+            f"{f.name} must be a whole number, 1 to {LARGEST_LAYER}, not {getattr(self, f.name)!r}"
             for f in fields(self)
-            if not isinstance(getattr(self, f.name), int) or getattr(self, f.name) < 1
+            if not _is_whole(getattr(self, f.name))
+            or not 1 <= getattr(self, f.name) <= LARGEST_LAYER
         ]
         problems += [
             f"{name} must be even (two directions), not {getattr(self, name)}"
             for name in ("encoder_size", "decoder_size")
-            if isinstance(getattr(self, name), int) and getattr(self, name) % 2
+            if _is_whole(getattr(self, name)) and getattr(self, name) % 2
         ]
         _require(problems, "model configuration")
 
@@ -83,17 +92,36 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        for name in ("steps", "batch_size", "validate_every", "save_every"):
+        for name, least in _WHOLE.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                problems.append(f"{name} must be a whole number of at least 1, not {value!r}")
+            if not _is_whole(value) or value < least:
+                problems.append(f"{name} must be a whole number of at least {least}, not {value!r}")
         for f in fields(self):
             value = getattr(self, f.name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-                problems.append(f"{f.name} must be a number of at least 0, not {value!r}")
-        if not problems and not 0 < self.validation_share < 1:
-            problems.append(f"validation_share must be above 0 and below 1, not {self.validation_share}")
+            if f.name in _WHOLE:
+                continue
+            if not isinstance(value, float) and not _is_whole(value):
+                problems.append(f"{f.name} must be a number, not {value!r}")
+            elif f.name in ("learning_rate", "clip_norm") and not 0 < value < math.inf:
+                problems.append(f"{f.name} must be above 0 and finite, not {value!r}")
+            elif f.name == "validation_share" and not 0 < value < 1:
+                problems.append(f"{f.name} must be above 0 and below 1, not {value!r}")
+            elif not 0 <= value < math.inf:
+                problems.append(f"{f.name} must be at least 0 and finite, not {value!r}")
+        if not problems and not self.mel_squared_weight + self.mel_absolute_weight > 0:
+            problems.append("one of mel_squared_weight and mel_absolute_weight must be above 0")
         _require(problems, "training configuration")
+
+
+_WHOLE = {
+    "steps": 1,
+    "batch_size": 1,
+    "warmup_steps": 0,
+    "validate_every": 1,
+    "save_every": 1,
+    "seed": 0,
+}
+"""the fields of TrainingConfig that count things, with the smallest value of each"""
 
 
 @dataclass(frozen=True)
@@ -107,12 +135,44 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def override(
+        self,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        seed: int | None = None,
+    ) -> Config:
+        """This configuration with what the command line gives (None: as it is).
+
+        A new learning rate moves the one at which the decay ends in proportion, so the shape of
+        the schedule stays.
+        """
+        changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "seed": seed}
+        if learning_rate is not None:
+            training = self.training
+            ratio = training.final_learning_rate / training.learning_rate
+            changes["learning_rate"] = learning_rate
+            changes["final_learning_rate"] = learning_rate * ratio
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, training=replace(self.training, **given))
+
+    def differences(self, other: Config) -> list[str]:
+        """`field: mine, not theirs` for every field in which two configurations differ."""
+        return [
+            f"{part}.{name}: {value!r}, not {getattr(getattr(other, part), name)!r}"
+            for part in ("model", "training")
+            for name, value in vars(getattr(self, part)).items()
+            if value != getattr(getattr(other, part), name)
+        ]
+
     @staticmethod
     def from_dict(values: Any, where: str) -> Config:
         """The inverse of `as_dict`. `where` names the source in the InputError's message."""
         if not isinstance(values, dict):
             raise InputError(f"{where}: expected a JSON object with name, model and training")
-        problems = [f"unknown field {key!r}" for key in values.keys() - {"name", "model", "training"}]
+        problems = [
+            f"unknown field {key!r}" for key in values.keys() - {"name", "model", "training"}
+        ]
         parts = {"model": ModelConfig, "training": TrainingConfig}
         for key, cls in parts.items():
             given = values.get(key, {})
@@ -137,9 +197,9 @@ CONFIGS = {
     "quick": Config(
         name="quick",
         training=TrainingConfig(
-            steps=600,
-            batch_size=32,
-            learning_rate=2e-3,
+            steps=800,
+            batch_size=16,
+            learning_rate=3e-3,
             warmup_steps=50,
             final_learning_rate=1e-4,
             mel_absolute_weight=1.0,

@@ -54,7 +54,7 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.run(raising(KeyboardInterrupt()))
     assert stop.value.code == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "run the command again" in capsys.readouterr().err
 
 
 def test_devices() -> None:

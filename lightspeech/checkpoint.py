@@ -1,0 +1,345 @@
+"""Weights on disk: the state of a training, and the voice that comes out of it.
+
+Each is one safetensors file: tensors, and one JSON object in its header. A single file that appears
+whole or not at all cannot mix two steps, and nothing in it is executed. A checksum over all of it
+is verified before anything is believed.
+
+A voice is `best.safetensors`; `voice.json` beside it is a copy of its JSON for people to read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import lightspeech
+from lightspeech.audio import AUDIO_FACTS, check_audio_facts
+from lightspeech.config import Config
+from lightspeech.errors import InputError
+from lightspeech.files import atomic_path, write_bytes, write_json
+from lightspeech.model import LightSpeech
+from lightspeech.text import SYMBOLS
+
+FORMAT_VERSION = 1
+VOICE_FILE = "best.safetensors"
+VOICE_CARD = "voice.json"
+STATE_FILE = "last.safetensors"
+PREVIOUS_STATE_FILE = "previous.safetensors"
+DEFAULT_RUN = Path("runs/lightspeech")
+
+
+# --------------------------------------------------------------------------- one file, any content
+
+
+def _checksum(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the JSON object and every tensor with its name, type and shape."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _encode(facts: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
+    """The content of a file. The facts name their `format` and `kind`."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = json.dumps({"checksum": _checksum(facts, tensors), "facts": facts})
+    return save(tensors, metadata={"lightspeech": header})
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The facts and tensors of a file that `_encode` made; InputError for any other."""
+    what = {"voice": "a LightSpeech voice", "training": "the state of a LightSpeech training"}[kind]
+    if not path.is_file():
+        raise InputError(f"{path}: expected {what}, found no such file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = (file.metadata() or {}).get("lightspeech")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError, RuntimeError, ValueError) as e:
+        raise InputError(f"{path} is damaged, or no safetensors file: expected {what} ({e})") from e
+    if header is None:
+        raise InputError(f"{path} holds tensors but not {what}: it was not written by train.py")
+    try:
+        content = json.loads(header)
+        facts, checksum = content["facts"], content["checksum"]
+        version, found_kind = facts["format"], facts["kind"]
+        intact = checksum == _checksum(facts, tensors)
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
+        raise InputError(f"{path} is damaged: its header is not what train.py writes") from e
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format {version!r}, and this version {lightspeech.__version__} reads "
+            f"format {FORMAT_VERSION}: use the version that wrote it, or train again"
+        )
+    if not intact:
+        raise InputError(
+            f"{path} is damaged: its checksum does not match; make it or copy it again"
+        )
+    if found_kind != kind:
+        raise InputError(f"{path} is of the kind {found_kind!r}, expected {what}")
+    return facts, tensors
+
+
+def _fact(facts: dict[str, Any], name: str, kind: type | tuple[type, ...], where: Path) -> Any:
+    """One value of the JSON object, of the type it must have."""
+    value = facts.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{where} is damaged: its field {name!r} is {value!r}")
+    return value
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a git checkout of its own."""
+    root = Path(lightspeech.__file__).parent.parent
+    if not (root / ".git").exists():
+        return lightspeech.__version__
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
+        return lightspeech.__version__
+    return f"{lightspeech.__version__}+{commit}"
+
+
+# ------------------------------------------------------------------------------ a training's state
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a training needs to go on as if it had never stopped."""
+
+    step: int
+    """optimiser steps done, those that were skipped included"""
+    config: Config
+    """the configuration of the run"""
+    store: dict[str, Any]
+    """the label store: `digest`, `utterances`"""
+    threads: int
+    """CPU threads: another number adds in another order, so the last bits may differ"""
+    tensors: dict[str, Tensor]
+    """weights, optimiser moments, states of the random generators (`capture`)"""
+    best_step: int | None = None
+    """the step of the best validation so far"""
+    best_loss: float | None = None
+    """its loss"""
+    skipped: int = 0
+    """steps skipped so far because a loss or gradient was not finite"""
+    skipped_in_a_row: int = 0
+    """how many of them just now, one after the other"""
+    seconds: float = 0.0
+    """time spent training, in all the sittings"""
+
+
+def capture(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, the optimiser's moments under the same names, random generators, as tensors."""
+    tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_initialized():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def restore(
+    tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """The inverse of `capture`, for a module and an optimiser of its parameters in their order."""
+    weights: dict[str, Tensor] = {}
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        if part == "module":
+            weights[rest] = value
+        elif part == "optimizer":
+            key, _, parameter = rest.partition("/")
+            moments.setdefault(parameter, {})[key] = value
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as e:
+        raise InputError(
+            "the run was saved by a version whose student or losses have other layers: "
+            "go on with that version, or start another run with --out"
+        ) from e
+    # The optimiser numbers its parameters in the order in which it was given them.
+    names = [name for name, _ in module.named_parameters()]
+    saved = optimizer.state_dict()
+    saved["state"] = {names.index(name): values for name, values in moments.items()}
+    optimizer.load_state_dict(saved)
+    torch.set_rng_state(tensors["random/cpu"])
+    if "random/cuda" in tensors and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(tensors["random/cuda"])
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
+    """Writes the state as `last.safetensors`; what was there becomes `previous.safetensors`."""
+    facts = {name: value for name, value in vars(state).items() if name != "tensors"}
+    facts |= {
+        "format": FORMAT_VERSION,
+        "kind": "training",
+        "config": state.config.as_dict(),
+        "code_version": code_version(),
+    }
+    content = _encode(facts, state.tensors)
+    last = folder / STATE_FILE
+    with atomic_path(last) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # Only now, so that a kill finds the older state, if not both, at any moment.
+        if last.exists():
+            os.replace(last, folder / PREVIOUS_STATE_FILE)
+
+
+def load_state(folder: Path) -> tuple[TrainingState, str | None]:
+    """The last state that can be read, and a note where that is not the last one written."""
+    try:
+        return _load_state(folder / STATE_FILE), None
+    except InputError as e:
+        previous = folder / PREVIOUS_STATE_FILE
+        if not previous.exists():
+            raise
+        state = _load_state(previous)
+        return state, f"{e}; going on from {previous} (step {state.step}) instead"
+
+
+def _load_state(path: Path) -> TrainingState:
+    facts, tensors = _read(path, "training")
+    store = _fact(facts, "store", dict, path)
+    _fact(store, "digest", str, path)
+    return TrainingState(
+        step=_fact(facts, "step", int, path),
+        config=Config.from_dict(facts.get("config"), str(path)),
+        store=store,
+        threads=_fact(facts, "threads", int, path),
+        tensors=tensors,
+        best_step=_fact(facts, "best_step", (int, type(None)), path),
+        best_loss=_fact(facts, "best_loss", (float, type(None)), path),
+        skipped=_fact(facts, "skipped", int, path),
+        skipped_in_a_row=_fact(facts, "skipped_in_a_row", int, path),
+        seconds=_fact(facts, "seconds", (int, float), path),
+    )
+
+
+# ----------------------------------------------------------------------------------------- a voice
+
+
+def save_voice(
+    folder: Path,
+    student: LightSpeech,
+    config: Config,
+    *,
+    step: int,
+    validation: dict[str, float],
+    store: dict[str, Any],
+    teacher: dict[str, Any],
+) -> None:
+    """Writes a student that can speak: `best.safetensors`, and its facts once more as voice.json.
+
+    Args:
+        folder: an existing folder, usually that of the run.
+        config, step, validation: what it is, when it was taken, what it lost on held-out text.
+        store, teacher: what it learned from (digest, name and the like), for the record.
+    """
+    facts = {
+        "format": FORMAT_VERSION,
+        "kind": "voice",
+        "config": config.as_dict(),
+        "symbols": list(SYMBOLS),
+        "audio": AUDIO_FACTS,
+        "step": step,
+        "validation": validation,
+        "store": store,
+        "teacher": teacher,
+        "code_version": code_version(),
+    }
+    write_bytes(folder / VOICE_FILE, _encode(facts, student.state_dict()))
+    write_json(folder / VOICE_CARD, {"weights": VOICE_FILE, **facts})
+
+
+def find_voice(path: str | Path) -> Path:
+    """The file of a voice: `path` itself, a run's, or the only one in another folder."""
+    path = Path(path)
+    if not path.exists():
+        hint = "train one first (python train.py)" if path == DEFAULT_RUN else "give a run's folder"
+        raise InputError(f"no voice at {path}: {hint}, or name a voice with --voice")
+    if path.is_file():
+        return path
+    if (path / VOICE_FILE).is_file():
+        return path / VOICE_FILE
+    if (path / STATE_FILE).is_file():
+        raise InputError(
+            f"the run {path} has no voice yet: its first validation has not come; go on with "
+            f"python train.py --out {path} --resume"
+        )
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(
+            f"expected a voice in {path} ({VOICE_FILE}, or a single *.safetensors), found {names}; "
+            "train one first (python train.py), or name a voice's file"
+        )
+    return found[0]
+
+
+def load_voice(
+    path: str | Path = DEFAULT_RUN, device: torch.device | str = "cpu"
+) -> tuple[LightSpeech, dict[str, Any]]:
+    """A trained student in evaluation mode, and its facts (the content of voice.json).
+
+    Args:
+        path: the folder of a run, a folder with one voice, or a voice's .safetensors file.
+        device: where the weights go.
+
+    Raises:
+        InputError: nothing there, a damaged file, one of another kind or format version, made for
+            other audio or other symbols, weights that do not fit their configuration.
+    """
+    file = find_voice(path)
+    facts, tensors = _read(file, "voice")
+    check_audio_facts(facts.get("audio"), str(file))
+    symbols = facts.get("symbols")
+    if symbols != list(SYMBOLS):
+        count = len(symbols) if isinstance(symbols, list) else "no"
+        raise InputError(
+            f"{file} was trained with {count} symbols that are not this version's {len(SYMBOLS)}: "
+            "use the version that it was trained with, or train again"
+        )
+    config = Config.from_dict(facts.get("config"), str(file))
+    with torch.device("meta"):  # shapes only: nothing is allocated for what a file merely claims
+        expected = {
+            name: tuple(v.shape) for name, v in LightSpeech(config.model).state_dict().items()
+        }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise InputError(
+                f"{file} does not fit its own configuration: {name} is "
+                f"{found.get(name, 'missing')}, expected {expected.get(name, 'no such tensor')}"
+            )
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise InputError(f"{file} has weights that are not finite: train again with a lower rate")
+    student = LightSpeech(config.model)
+    student.load_state_dict(tensors)
+    return student.to(device).eval(), facts

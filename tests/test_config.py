@@ -1,0 +1,79 @@
+"""Configurations: wrong ones are refused with all that is wrong, and no setting is idle."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightspeech.config import CONFIGS, Config, ModelConfig, TrainingConfig, load_config
+from lightspeech.errors import InputError
+from lightspeech.files import write_json
+from tests.conftest import ROOT
+
+
+def test_the_published_recipe() -> None:
+    config = load_config("lightspeech")
+    assert config == Config()
+    training = config.training
+    assert (training.learning_rate, training.weight_decay, training.clip_norm) == (1e-3, 1e-6, 1.0)
+    assert training.batch_size == 64
+    assert training.mel_squared_weight == training.duration_weight == training.memory_weight == 1.0
+    assert training.mel_absolute_weight == 0.0
+    assert training.final_learning_rate == training.learning_rate  # no decay
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configurations_survive_a_file(tmp_path: Path, name: str) -> None:
+    config = load_config(name)
+    assert config.name == name
+    write_json(tmp_path / "config.json", config.as_dict())
+    assert load_config(tmp_path / "config.json") == config
+
+
+def test_a_file_need_not_say_everything(tmp_path: Path) -> None:
+    write_json(tmp_path / "mine.json", {"training": {"steps": 5}})
+    config = load_config(tmp_path / "mine.json")
+    assert config == replace(Config(name="custom"), training=TrainingConfig(steps=5))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "mine: expected a JSON object with name, model and training"),
+        ({"modell": {}}, "mine: unknown field 'modell'"),
+        ({"model": [1]}, "mine: model must be an object"),
+        ({"training": {"step": 3}}, r"mine: unknown field training\.step"),
+        ({"training": {"steps": 0}}, "steps must be a whole number of at least 1, not 0"),
+        ({"training": {"steps": True}}, "steps must be a whole number of at least 1, not True"),
+        ({"training": {"steps": 2.5}}, r"steps must be a whole number of at least 1, not 2\.5"),
+        ({"training": {"warmup_steps": -1}}, "warmup_steps must be a whole number of at least 0"),
+        ({"training": {"learning_rate": 0}}, "learning_rate must be above 0 and finite, not 0"),
+        ({"training": {"clip_norm": float("inf")}}, "clip_norm must be above 0 and finite"),
+        ({"training": {"weight_decay": float("nan")}}, "weight_decay must be at least 0"),
+        ({"training": {"memory_weight": "1"}}, "memory_weight must be a number, not '1'"),
+        ({"training": {"validation_share": 1}}, "validation_share must be above 0 and below 1"),
+        ({"training": {"mel_squared_weight": 0}}, "one of mel_squared_weight and mel_absolute_"),
+        ({"model": {"n_mels": 0}}, "n_mels must be a whole number, 1 to 16384, not 0"),
+        ({"model": {"encoder_size": 5}}, r"encoder_size must be even \(two directions\), not 5"),
+    ],
+)
+def test_wrong_values_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Config.from_dict(values, "mine")
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    with pytest.raises(InputError, match=r"steps must be .*; batch_size must be .*; seed must be"):
+        TrainingConfig(steps=0, batch_size=0, seed=-1)
+
+
+@pytest.mark.parametrize("part", [ModelConfig, TrainingConfig])
+def test_every_setting_is_read_somewhere(part: type) -> None:
+    sources = [path for path in (ROOT / "lightspeech").rglob("*.py") if path.name != "config.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    unread = [f.name for f in fields(part) if not re.search(rf"\.{f.name}\b", code)]
+    assert not unread
