@@ -32,7 +32,7 @@ demo: .venv/.core
 	$(RUN) synthesize.py --voice demo/run --out results
 
 test: .venv/.dev
-	$(RUN) -m pytest -n auto $(TESTS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto $(TESTS)
 
 check: .venv/.dev
 	.venv/bin/ruff check

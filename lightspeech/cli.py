@@ -21,7 +21,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("\nstopped; run the command again to go on (train.py: with --resume)", file=sys.stderr)
+        print(
+            "\nstopped; run the command again to go on (train.py: with --resume)", file=sys.stderr
+        )
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, say) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_what_is_done(
     assert status == 130
     assert "16 of 40 texts labelled" in out
     assert f"what was labelled is kept in {tmp_path / 'store'}" in err
-    assert "run the same command again to go on" in err
+    assert "run the command again to go on" in err
     assert len(LabelStore.open(tmp_path / "store")) == 16
     assert "24 of 24 texts labelled" in run()[1]
 
