@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -31,7 +32,13 @@ def run(main: Callable[[], None]) -> None:
     except (InputError, CheckpointError, OSError) as e:
         if os.environ.get("LIGHTSPEECH_TRACEBACK"):
             raise
-        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        message = str(e)
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = (
+                f"the disk is full ({e}); make room and run the command again: what was saved "
+                "before is kept, and it goes on from there"
+            )
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -25,7 +26,8 @@ def raising(error: BaseException) -> Callable[[], None]:
     [
         (InputError("expected this,\n  got that"), "error: expected this, got that\n"),
         (CheckpointError("not a checkpoint"), "error: not a checkpoint\n"),
-        (OSError(28, "No space left on device", "x.wav"), "No space left on device: 'x.wav'"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: the disk is full"),
+        (OSError(errno.EACCES, "Permission denied", "x.wav"), "Permission denied: 'x.wav'"),
     ],
 )
 def test_user_errors_end_in_one_line(
