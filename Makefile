@@ -64,10 +64,11 @@ clean-demo:
 	@touch $@
 
 # The CUDA packages are left out: PyTorch's own wheel names the exact ones that it needs.
+# PocketSphinx 5.0.4 is the last that needs no compiler on Python 3.10.
 lock: .venv/.dev
 	.venv/bin/pip install --quiet uv
 	{ echo "# Exact versions of everything that is installed; made by: make lock"; \
-	  printf '%s\nlibrosa==0.11.0\n' "$(TORCH)" | .venv/bin/uv pip compile --quiet --universal \
+	  printf '%s\n' $(TORCH) librosa==0.11.0 pocketsphinx==5.0.4 | .venv/bin/uv pip compile --quiet --universal \
 	    --python-version 3.10 --all-extras --no-header --no-annotate --constraint - pyproject.toml \
 	  | grep -Ev '^(nvidia-|cuda-|triton)'; } > .venv/constraints.new
 	mv .venv/constraints.new constraints.txt
