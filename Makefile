@@ -1,7 +1,9 @@
-# make demo    label text with the bundled teacher, train a student, listen to it (10 minutes)
+# make demo    label text with the bundled teacher, train a student, listen to it (5 minutes)
 # make test    the tests
 # make check   formatting, lint and types
+# make eval    how good the demo's student and its teacher are, in figures
 # make lock    resolve constraints.txt anew
+# make clean-demo    forget the demo's labels and student
 #
 # Everything is installed into .venv and cached there; nothing outside this folder is touched.
 # PYTHON: the Python (3.10 or newer) to build .venv with.
@@ -23,7 +25,7 @@ RUN := .venv/bin/python
 .PHONY: demo test check lock eval clean-demo
 
 demo: .venv/.core
-	@echo "1/3  The teacher reads 1,616 sentences"
+	@echo "1/3  The teacher reads the sentences of data/corpus.txt"
 	$(RUN) preprocess.py --out demo/store
 	@echo "2/3  A student learns from it"
 	$(RUN) train.py --store demo/store --out demo/run --config quick \
@@ -39,7 +41,6 @@ check: .venv/.dev
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-# How good are the demo's student and its teacher? (DNSMOS, recognition error)
 eval: .venv/.dev
 	$(RUN) -m lightspeech.evaluate demo/run
 
@@ -55,7 +56,7 @@ clean-demo:
 		echo "error: this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@test -z "$(TORCH_INDEX)" || .venv/bin/pip install --quiet --no-deps --retries 0 --timeout 30 \
 		--index-url "$(TORCH_INDEX)" $(TORCH) 2>/dev/null || \
-		echo "PyTorch's CPU index cannot be reached; taking PyTorch from pip's own index"
+		echo "The CPU build of $(TORCH) could not be installed from $(TORCH_INDEX); trying pip's own index"
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 

@@ -22,6 +22,8 @@ from tacotron2 import default_checkpoint, load_tacotron2
 
 CORPUS = Path(__file__).parent / "data" / "corpus.txt"
 DEFAULTS = LabellingSettings()
+LONGEST_TEXT = 350
+"""characters; teachers lose their way in longer ones, which were rare where they learned"""
 
 
 # fmt: off
@@ -60,12 +62,15 @@ def main() -> None:
     settings = LabellingSettings(**{k: given[k] for k in vars(DEFAULTS).keys() & given.keys()})
     texts = given.get("text") or [str(CORPUS)]
     device = cli.resolve_device(args.device)
-    read = read_lines(texts)
+    read = read_lines(texts, max_characters=LONGEST_TEXT)
     lines = read.lines[: given.get("limit")]
     unknown = UnknownCharacters()
+    for line in lines:
+        unknown.add(line.text, line.where)
     warnings = [f"left out: {problem}" for problem in read.problems]
-    warnings += [w for line in lines for w in unknown.add(line.text, line.where)]
-    for warning in warnings:
+    if read.duplicates:
+        warnings.append(f"left out: {read.duplicates:,} lines that repeat an earlier one")
+    for warning in warnings + unknown.summary():
         print(f"warning: {warning}", file=sys.stderr)
     checkpoint = given.get("teacher") or default_checkpoint()
     why = "as asked" if "teacher" in given else "by default; --teacher takes another"
@@ -82,7 +87,10 @@ def main() -> None:
                     retry_rejects=args.retry_rejects, on_progress=progress.show,
                 )  # fmt: skip
             except KeyboardInterrupt:
-                print(f"\nwhat was labelled is kept in {args.out}", file=sys.stderr)
+                print(
+                    f"\nwhat was labelled is kept in {args.out}; the same command goes on",
+                    file=sys.stderr,
+                )
                 raise
         held = len(writer.texts)
         if not held:

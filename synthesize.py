@@ -33,7 +33,7 @@ def main() -> None:
     device = cli.resolve_device(options.device)
     lines = read_texts(options)
     synthesizer = Synthesizer.load(options.voice, options.vocoder, device)
-    print(f"voice: {synthesizer.voice['path']}, {synthesizer.parameters:,} parameters")
+    print(f"voice: {synthesizer.voice['name']}, {synthesizer.parameters:,} parameters")
     path, note = find_teacher(synthesizer.voice, options.teacher)
     print(f"teacher: {note}")
     teacher = TeacherSynthesizer.load(path, synthesizer.vocoder, device) if path else None
@@ -73,13 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--vocoder", default="griffin-lim", help=f"mel to sound: {', '.join(VOCODERS)}")
     add("--out", type=Path, default=Path("results"), metavar="DIR", help="folder of the results")
-    add("--pace", type=float, default=1.0, help="2 is twice as fast, 0.5 half as fast")
+    add("--pace", type=float, default=1.0, help="2 is twice as fast, 0.5 half as fast; 0.1 to 10")
     add(
         "--sentence-silence",
         type=float,
         default=SENTENCE_SILENCE,
         metavar="SECONDS",
-        help="silence between the sentences of a text",
+        help="silence between the sentences of a text, 0 to 10",
     )
     add(
         "--teacher",
@@ -118,7 +118,8 @@ def print_summary(results: Results, vocoder: str) -> None:
     for stage, words in STAGES.items():
         values = "".join(f"{speed[stage]:>10.1f}" for speed in results.speeds.values())
         print(f"  {words:26}{values}")
-    print(f"Listen (vocoder {vocoder}): {results.page.resolve().as_uri()}")
+    print(f"Wavs:   {results.page.parent.resolve()}")
+    print(f"Listen: {results.page.resolve().as_uri()} (vocoder {vocoder})")
 
 
 if __name__ == "__main__":

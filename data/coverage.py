@@ -139,11 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "reference", nargs="?", help="text to be covered: plain lines or LJSpeech's id|text"
     )
-    parser.add_argument("--corpus", default=str(DATA / "corpus.txt"), help="text that covers it")
+    parser.add_argument(
+        "--corpus",
+        metavar="FILE",
+        help="text that covers it (default: data/corpus.txt)",
+    )
     options = parser.parse_args(arguments)
 
-    corpus = texts_of(options.corpus)
-    name = Path(options.corpus).name
+    path = Path(options.corpus or DATA / "corpus.txt")
+    corpus, name = texts_of(path), path.name
     if options.reference is not None:
         print(coverage_table(coverage(corpus, texts_of(options.reference))), end="\n\n")
     print(length_table({name: corpus, "heldout.txt": texts_of(DATA / "heldout.txt")}), end="\n\n")

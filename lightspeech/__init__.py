@@ -26,13 +26,16 @@ __version__ = "0.1.0"
 # `import lightspeech.text` does not wait for PyTorch.
 _HOME = {
     "LightSpeech": "lightspeech.model",
+    "ModelConfig": "lightspeech.config",
     "LabelStore": "lightspeech.store",
     "Synthesizer": "lightspeech.synthesis",
 }
-__all__ = ["LabelStore", "LightSpeech", "Synthesizer"]
+__all__ = ["LabelStore", "LightSpeech", "ModelConfig", "Synthesizer"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("alignment", "audio", "config", "text"):
+        return import_module(f"lightspeech.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -27,6 +27,8 @@ FFT_SIZE = 1024
 """samples of the FFT and of its Hann window"""
 HOP_LENGTH = 256
 """samples from one frame to the next (11.61 ms)"""
+FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
+"""seconds from one frame to the next"""
 N_MELS = 80
 """mel bins, M"""
 MEL_FMIN = 0.0

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightspeech import cli
-from lightspeech.audio import HOP_LENGTH, N_MELS, SAMPLE_RATE, mel_filters
+from lightspeech.audio import FRAME_SECONDS, HOP_LENGTH, N_MELS, mel_filters
 from lightspeech.config import ModelConfig, TrainingConfig
 from lightspeech.data import Batch
 from lightspeech.evaluation.results import describe_device
@@ -38,7 +38,6 @@ TEXT = (
     "The exhibition, which had taken two years to prepare, was closed within a week by order of "
     "the magistrates."
 )
-FRAMES_A_TOKEN = 5.5
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,8 @@ def bench_student(repeats: int) -> list[Row]:
     tokens = torch.tensor([encode(TEXT)])
     lengths = torch.tensor([tokens.shape[1]])
     students = two_students()
-    outputs = [student.infer(tokens, lengths) for student in students]  # 5.5 frames a token
-    speech = float(outputs[0].frames[0]) * HOP_LENGTH / SAMPLE_RATE
+    output = students[0].infer(tokens, lengths)
+    speech = float(output.frames[0]) * FRAME_SECONDS
     sides = [lambda student=student: student.infer(tokens, lengths) for student in students]
     ours, plain = best_times(sides, 5 * repeats)
     what = f"student, {speech:.1f} s of speech"
@@ -170,11 +169,10 @@ def bench_teacher(repeats: int) -> tuple[list[Row], Tensor]:
         lambda: teacher.infer(tokens.expand(64, -1), lengths.expand(64), seeds=list(range(64))),
     ]
     alone, together = best_times(sides, max(1, repeats // 3))
-    second = HOP_LENGTH / SAMPLE_RATE
     name = checkpoint.stem
     speeds = [
-        float(one.frames.sum()) * second / alone,
-        float(batch.frames.sum()) * second / together,
+        float(one.frames.sum()) * FRAME_SECONDS / alone,
+        float(batch.frames.sum()) * FRAME_SECONDS / together,
     ]
     rows = [
         Row(f"teacher {name}, alone", alone, times_real_time=speeds[0]),
@@ -188,7 +186,7 @@ def bench_teacher(repeats: int) -> tuple[list[Row], Tensor]:
 
 def bench_vocoder(mel: Tensor, repeats: int) -> list[Row]:
     vocoder = load_vocoder("griffin-lim")
-    speech = len(mel) * HOP_LENGTH / SAMPLE_RATE
+    speech = len(mel) * FRAME_SECONDS
 
     inverse = torch.linalg.pinv(mel_filters())
 

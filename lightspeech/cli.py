@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -19,17 +20,18 @@ def run(main: Callable[[], None]) -> None:
 
     LIGHTSPEECH_TRACEBACK=1 in the environment shows the traceback instead.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not all terminals and logs can show all text
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except KeyboardInterrupt:
-        print(
-            "\nstopped; run the command again to go on (train.py: with --resume)", file=sys.stderr
-        )
+        print("\nstopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, say) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except (InputError, CheckpointError, OSError) as e:
+    except (InputError, CheckpointError, OSError, MemoryError, torch.OutOfMemoryError) as e:
         if os.environ.get("LIGHTSPEECH_TRACEBACK"):
             raise
         message = str(e)
@@ -38,6 +40,8 @@ def run(main: Callable[[], None]) -> None:
                 f"the disk is full ({e}); make room and run the command again: what was saved "
                 "before is kept, and it goes on from there"
             )
+        elif isinstance(e, MemoryError | torch.OutOfMemoryError):
+            message = "the memory is full; take a smaller --batch-size, or --device cpu"
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(1)
 

@@ -86,9 +86,9 @@ def collate(labels: Sequence[Label]) -> Batch:
 def split(ids: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:
     """Positions of the utterances for training and of those held out for validation.
 
-    Whether an utterance is held out depends on its id, the share and the seed alone: it stays on
-    its side when the store grows, shrinks or is put in another order. There is at least one on
-    either side (two utterances are needed).
+    Whether an utterance is held out depends on its id, the share and the seed alone, so it stays on
+    its side when the store grows, shrinks or is put in another order; only in a store so small that
+    the share of it is nobody, one is chosen (two utterances are needed).
     """
     assert len(ids) >= 2, "a split needs two utterances"
 

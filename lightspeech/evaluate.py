@@ -62,11 +62,11 @@ def main() -> None:
     options = build_parser().parse_args()
     require_extras()
     device = cli.resolve_device(options.device)
-    read = read_lines(options.text, max_characters=None)
+    read = read_lines(options.text or HELD_OUT, max_characters=None)
     make_folder(options.out.parent)
     synthesizer = Synthesizer.load(options.voice, options.vocoder, device)
     path, note = find_teacher(synthesizer.voice, options.teacher)
-    print(f"voice: {synthesizer.voice['path']}\nteacher: {note}")
+    print(f"voice: {synthesizer.voice['name']}\nteacher: {note}")
     teacher = TeacherSynthesizer.load(path, synthesizer.vocoder, device) if path else None
     record = evaluate(read.lines[: options.limit], synthesizer, teacher)
     write_json(options.out, record)
@@ -88,7 +88,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="run folder of train.py, voice folder or .safetensors file; if not given, "
         "what train.py made in runs/lightspeech, else the bundled voice",
     )
-    add("--text", default=HELD_OUT, metavar="FILE", help="texts that no training has seen")
+    add(
+        "--text",
+        metavar="FILE",
+        help="texts that no training has seen (default: data/heldout.txt)",
+    )
     add("--limit", type=cli.positive_int, default=20, help="how many of its texts, from the first")
     add("--vocoder", default="griffin-lim", help=f"mel to sound: {', '.join(VOCODERS)}")
     add(
@@ -138,14 +142,14 @@ def evaluate(
         "version": RECORD_VERSION,
         "lightspeech": lightspeech.__version__,
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
-        "voice": synthesizer.voice.get("path"),
+        "voice": synthesizer.voice.get("name"),
         "vocoder": synthesizer.vocoder.name,
         "device": describe_device(synthesizer.device),
         "parameters": {"student": synthesizer.parameters},
         "mean": {who: _figures(judgements) for who, judgements in judged.items()},
     }
     if teacher is not None:
-        record["teacher"] = teacher.teacher.source
+        record["teacher"] = teacher.identity
         record["parameters"]["teacher"] = teacher.parameters
         count = len(differences)
         record["mean"]["duration_error_frames"] = sum(d.error_frames for d in differences) / count

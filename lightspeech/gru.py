@@ -62,7 +62,7 @@ class BidirectionalGRU(nn.GRU):
             source: (B, T) the row of `inputs` (0 to N - 1) that each step reads; without it, step t
                 reads row t and T = N. Where inputs repeat, as for the frames of a token, their
                 share of the gates is computed once a row instead of once a step. Beyond an item's
-                length it does not matter.
+                length it does not matter, but is a row all the same.
 
         On a CPU the result can be differentiated once: second derivatives raise a RuntimeError.
         """

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from lightspeech.audio import HOP_LENGTH, SAMPLE_RATE, check_audio_facts
+from lightspeech.audio import FRAME_SECONDS, check_audio_facts
 from lightspeech.errors import InputError
 from lightspeech.manifest import StoreIdentity
 from lightspeech.renditions import Failure, LabellingSettings, judge, utterance_seed
@@ -32,8 +32,6 @@ from lightspeech.text import SYMBOLS, Line, encode
 
 if TYPE_CHECKING:
     from tacotron2 import Tacotron2, TeacherOutput
-
-FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
 
 
 @dataclass(frozen=True)

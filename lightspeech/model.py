@@ -53,7 +53,7 @@ class StudentOutput:
 
 
 class LightSpeech(nn.Module):
-    """The student network; 1,867,089 parameters with the default configuration."""
+    """The student network; 1,867,089 parameters with the default ModelConfig."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()

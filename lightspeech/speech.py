@@ -9,12 +9,10 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from lightspeech.audio import HOP_LENGTH, LOG_FLOOR, SAMPLE_RATE
+from lightspeech.audio import FRAME_SECONDS, HOP_LENGTH, LOG_FLOOR, SAMPLE_RATE
 
 PAUSE = "<pause>"
 """stands in `Speech.timings` for the silence between two sentences"""
-FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
-"""seconds from one frame to the next"""
 
 _FADE = HOP_LENGTH // 2  # samples over which a sentence's ends are faded where they meet a pause
 

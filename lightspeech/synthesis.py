@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from lightspeech.model import MAX_PACE, MIN_PACE, LightSpeech
 from lightspeech.speech import Reading, Speech, join_readings
 from lightspeech.text import decode, encode, split_sentences
 from lightspeech.vocoders import Vocoder, load_vocoder
-from tacotron2 import CheckpointError, Tacotron2, default_checkpoint, load_tacotron2
+from tacotron2 import Tacotron2, checkpoints, load_tacotron2
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """where the bundled voice is, if this installation has one"""
@@ -47,7 +46,7 @@ class Synthesizer:
     Args:
         student: on the device on which it is to run; it is put into evaluation mode.
         vocoder: turns its mels into sound.
-        voice: what is known of the student: where it is from, its teacher (`load_voice`).
+        voice: what is known of the student (`load_voice`), and its `name`.
 
     Raises:
         InputError: the vocoder was made for other mels than the student's.
@@ -82,7 +81,8 @@ class Synthesizer:
         """
         path = default_voice() if path is None else Path(path)
         student, voice = load_voice(path, device)
-        return cls(student, load_vocoder(vocoder, device), {**voice, "path": str(path)})
+        name = "bundled voice" if path == PRETRAINED else str(path)
+        return cls(student, load_vocoder(vocoder, device), {**voice, "name": name})
 
     @property
     def parameters(self) -> int:
@@ -148,6 +148,11 @@ class TeacherSynthesizer:
         return cls(load_tacotron2(path, device=device), vocoder)
 
     @property
+    def identity(self) -> dict[str, str]:
+        """The name and the SHA-256 of its checkpoint, for records that people share."""
+        return {key: self.teacher.source[key] for key in ("name", "sha256")}
+
+    @property
     def parameters(self) -> int:
         """How many parameters the teacher has."""
         return sum(parameter.numel() for parameter in self.teacher.parameters())
@@ -207,8 +212,8 @@ def find_teacher(voice: dict[str, Any], choice: str) -> tuple[Path | None, str]:
 
     Args:
         voice: `Synthesizer.voice`.
-        choice: `none`, the path of a checkpoint, or `auto`: the checkpoint that the voice names as
-            its teacher, else the default one, and either only if its SHA-256 is the teacher's.
+        choice: `none`, the path of a checkpoint, or `auto`: the one in tacotron2/pretrained whose
+            SHA-256 is that of the voice's teacher.
     """
     if choice == "none":
         return None, "without the teacher, as asked"
@@ -222,21 +227,11 @@ def find_teacher(voice: dict[str, Any], choice: str) -> tuple[Path | None, str]:
         return path, str(path)
     if not digest:
         return None, "the voice does not say who its teacher was; name one with --teacher"
-    candidates = [Path(named["path"])] if named.get("path") else []
-    # None bundled, or several dropped there: then there is no default, which is no reason to fail.
-    with suppress(CheckpointError):
-        candidates.append(default_checkpoint())
-    for candidate in candidates:
-        if candidate.is_file() and sha256(candidate) == digest:
-            return candidate, f"{_from_here(candidate)}, the voice's own teacher"
-    name = named.get("name") or named.get("path") or "unnamed"
+    for candidate in checkpoints():
+        if sha256(candidate) == digest:
+            return candidate, f"{candidate.name}, the voice's own teacher"
+    name = named.get("name", "unnamed")
     return None, f"the voice's teacher ({name}) is not at hand; name its file with --teacher"
-
-
-def _from_here(path: Path) -> Path:
-    """A shorter name for a file below the current folder."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def sentences_of(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning_fabric import Fabric
 
-from lightspeech.audio import HOP_LENGTH, N_MELS, SAMPLE_RATE
+from lightspeech.audio import FRAME_SECONDS, N_MELS
 from lightspeech.checkpoint import (
     VOICE_FILE,
     TrainingState,
@@ -86,8 +86,6 @@ class TrainingResult:
 
     step: int
     """steps taken in all"""
-    losses: dict[str, Any]
-    """the last step's line of the history (empty if there was none in this sitting)"""
     best_step: int | None
     """the step of the best validation; None before the first"""
     best_loss: float | None
@@ -150,7 +148,8 @@ class Training:
             self._go_to(run.state)
         else:
             self._save()  # a run can be resumed from its first moment on
-        write_json(self.folder / CONFIG_FILE, config.as_dict())
+        if self.step < config.training.steps:
+            write_json(self.folder / CONFIG_FILE, config.as_dict())
         self.dashboard = Dashboard(self.folder, self.step) if tensorboard else None
 
     def _go_to(self, state: TrainingState) -> None:
@@ -159,7 +158,7 @@ class Training:
                 f"the run in {self.folder} was started on another label store (digest "
                 f"{state.store['digest'][:12]}, {state.store.get('utterances')} utterances) than "
                 f"this one ({self.store.digest[:12]}, {len(self.store)}): give that one with "
-                "--store, or start another run with --out"
+                "--store, or start another run with --out (after make demo: make clean-demo)"
             )
         restore(state.tensors, self.module, self.adam)
         self.step = self.saved_step = state.step
@@ -175,7 +174,7 @@ class Training:
     def plan(self) -> str:
         """What `run` is going to do, for people."""
         settings = self.config.training
-        hours = sum(self.store.frames) * HOP_LENGTH / SAMPLE_RATE / 3600
+        hours = sum(self.store.frames) * FRAME_SECONDS / 3600
         parameters = sum(parameter.numel() for parameter in self.module.student.parameters())
         extra = sum(parameter.numel() for parameter in self.module.loss.parameters())
         threads = torch.get_num_threads()
@@ -234,7 +233,6 @@ class Training:
             self.dashboard.close()
         return TrainingResult(
             step=self.step,
-            losses=line,
             best_step=self.best_step,
             best_loss=self.best_loss,
             seconds=self.seconds,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from tacotron2.config import AUDIO_FACTS, N_SYMBOLS, Tacotron2Config
 from tacotron2.errors import CheckpointError
-from tacotron2.load import default_checkpoint, load_tacotron2
+from tacotron2.load import checkpoints, default_checkpoint, load_tacotron2
 from tacotron2.model import Tacotron2, TeacherOutput
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Tacotron2",
     "Tacotron2Config",
     "TeacherOutput",
+    "checkpoints",
     "default_checkpoint",
     "load_tacotron2",
 ]

@@ -32,21 +32,25 @@ _OTHER_MODELS = {
 }
 
 
+def checkpoints(folder: Path = PRETRAINED) -> list[Path]:
+    """All the checkpoints in `folder`: what ends in .pt, .pth or .safetensors or starts with
+    `nvidia_tacotron2` (NVIDIA publishes some without a suffix)."""
+    return sorted(
+        path
+        for path in folder.glob("*")
+        if path.suffix in _SUFFIXES or path.name.startswith("nvidia_tacotron2")
+    )
+
+
 def default_checkpoint(folder: Path = PRETRAINED) -> Path:
     """The checkpoint to use where none is named: the user's, else the bundled one.
 
-    The user's is `tacotron2_statedict.pt` in `folder`, or else the only other file there that ends
-    in .pt, .pth or .safetensors or starts with `nvidia_tacotron2` (NVIDIA publishes some without a
-    suffix). Raises CheckpointError if there are several, or none at all.
+    The user's is `tacotron2_statedict.pt` in `folder`, or else the only other one of `checkpoints`.
+    Raises CheckpointError if there are several, or none at all.
     """
     if (folder / PUBLISHED).exists():
         return folder / PUBLISHED
-    own = sorted(
-        path
-        for path in folder.glob("*")
-        if path.name != BUNDLED
-        and (path.suffix in _SUFFIXES or path.name.startswith("nvidia_tacotron2"))
-    )
+    own = [path for path in checkpoints(folder) if path.name != BUNDLED]
     if len(own) > 1:
         names = ", ".join(path.name for path in own)
         raise CheckpointError(

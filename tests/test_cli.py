@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +28,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (InputError("expected this,\n  got that"), "error: expected this, got that\n"),
         (CheckpointError("not a checkpoint"), "error: not a checkpoint\n"),
         (OSError(errno.ENOSPC, "No space left on device"), "error: the disk is full"),
+        (MemoryError(), "error: the memory is full; take a smaller --batch-size"),
         (OSError(errno.EACCES, "Permission denied", "x.wav"), "Permission denied: 'x.wav'"),
     ],
 )
@@ -52,11 +54,18 @@ def test_our_own_mistakes_keep_their_traceback() -> None:
         cli.run(raising(AssertionError("a bug")))
 
 
-def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_that_the_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    cli.run(lambda: print("café 😀", flush=True))
+    assert raw.getvalue().split() == [b"caf\xe9", b"\\U0001f600"]
+
+
+def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.run(raising(KeyboardInterrupt()))
     assert stop.value.code == 130
-    assert "run the command again" in capsys.readouterr().err
+    assert capsys.readouterr().err.strip() == "stopped"
 
 
 def test_devices() -> None:

@@ -121,12 +121,15 @@ def test_unknown_characters_and_bad_rows_are_named_and_the_run_goes_on(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     text = tmp_path / "odd.txt"
-    text.write_text(f"Five € here.\nSix € there.\n...\n{'long ' * 1000}\nFine.\n", encoding="utf-8")
+    text.write_text(
+        f"Five € here.\nSix € there.\n...\n{'long ' * 1000}\nFine.\nFine.\n", encoding="utf-8"
+    )
     status, out, err = run(text=text)
     assert status == 0
     assert "3 of 3 texts labelled" in out
     assert f"{text}:3: nothing in it can be spoken" in err
-    assert f"{text}:4: 4,999 characters, more than 1,000" in err
+    assert "1 lines that repeat an earlier one" in err
+    assert f"{text}:4: 4,999 characters, more than 350" in err
 
 
 def test_a_character_is_warned_of_once(
@@ -136,6 +139,7 @@ def test_a_character_is_warned_of_once(
     text.write_text("Happy 😀 here.\nHappy 😀 there.\n", encoding="utf-8")
     _, _, err = run(text=text)
     assert err.count("U+1F600 GRINNING FACE") == 1
+    assert f"in 2 texts, first at {text}:1" in err
 
 
 def test_no_label_at_all_is_a_failure(
@@ -167,7 +171,7 @@ def test_ctrl_c_keeps_what_is_done(
     assert status == 130
     assert "16 of 40 texts labelled" in out
     assert f"what was labelled is kept in {tmp_path / 'store'}" in err
-    assert "run the command again to go on" in err
+    assert "the same command goes on" in err
     assert len(LabelStore.open(tmp_path / "store")) == 16
     assert "24 of 24 texts labelled" in run()[1]
 
@@ -185,7 +189,7 @@ def write(path: Path, content: bytes) -> Path:
         ("binary.txt", b"\x00\x01\x02", "is not a text file (it holds NUL bytes)"),
         ("latin.txt", "Café au lait.\n".encode("latin-1"), ":1: not UTF-8 (byte 0xe9); convert it"),
         ("dots.txt", b"...\n!!!\n", "none of its 2 rows can be used"),
-        ("long.txt", b"word " * 1000, "4,999 characters, more than 1,000"),
+        ("long.txt", b"word " * 1000, "4,999 characters, more than 350"),
     ],
 )
 def test_texts_that_cannot_be_used(

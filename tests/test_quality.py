@@ -99,7 +99,7 @@ def test_a_missing_extra_is_one_line(
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "speechmos" in message
-    assert "pip install 'lightspeech[eval]'" in message
+    assert "pip install -c constraints.txt -e '.[eval]'" in message
 
 
 @pytest.mark.parametrize("with_teacher", [True, False])

@@ -76,11 +76,19 @@ def test_text_does_not_wait_for_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["LightSpeech", "LabelStore", "Synthesizer"])
+@pytest.mark.parametrize("name", ["LightSpeech", "LabelStore", "ModelConfig", "Synthesizer"])
 def test_public_names_resolve(name: str) -> None:
     import lightspeech
 
     assert getattr(lightspeech, name).__name__ == name
+
+
+def test_modules_of_the_public_functions_resolve() -> None:
+    program = (
+        "import lightspeech; lightspeech.text.normalize('a'); lightspeech.audio.mel_spectrogram;"
+        "lightspeech.alignment.durations_from_attention"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

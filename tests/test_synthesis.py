@@ -231,7 +231,7 @@ def test_loading_a_voice(tmp_path: Path) -> None:
     folder = save_tiny_voice(tmp_path / "run", {"name": "t", "sha256": "0"})
     synthesizer = Synthesizer.load(folder)
     assert synthesizer.voice["step"] == 7
-    assert synthesizer.voice["path"] == str(folder)
+    assert synthesizer.voice["name"] == str(folder)
     assert synthesizer.parameters == sum(p.numel() for p in tiny_student().parameters())
     assert synthesizer("Hello").wav.abs().max() > 0
 
@@ -259,8 +259,8 @@ def test_which_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named, default = tmp_path / "named.pt", tmp_path / "default.pt"
     named.write_bytes(b"the teacher")
     default.write_bytes(b"another")
-    monkeypatch.setattr(synthesis, "default_checkpoint", lambda: default)
-    voice = {"teacher": {"path": str(named), "sha256": sha256(named), "name": "named"}}
+    monkeypatch.setattr(synthesis, "checkpoints", lambda: [default, named])
+    voice = {"teacher": {"sha256": sha256(named), "name": "named"}}
 
     assert find_teacher(voice, "none") == (None, "without the teacher, as asked")
     assert find_teacher(voice, "auto")[0] == named

@@ -90,6 +90,7 @@ def test_a_text_on_the_command_line(command: Command) -> None:
     assert text["student"]["timings"][-1][2] == pytest.approx(info.frames / 22050, abs=1e-3)
     assert record["voice"]["step"] == 7
     assert (command.results / "index.html").resolve().as_uri() in outcome.out
+    assert f"Wavs:   {command.results.resolve()}\n" in outcome.out
     for stage in ("text to mel", "mel to sound (vocoder)", "text to sound, everything"):
         assert stage in outcome.out
     assert "teacher: the voice's teacher (planted) is not at hand" in outcome.out

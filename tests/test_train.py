@@ -84,6 +84,11 @@ def test_from_start_to_finish(here: Path, call: Any) -> None:
     status, out, _ = call("--resume")
     assert status == 0
     assert "has taken its 20 steps already; to train further: --resume --steps 40" in out
+    before = (folder / "config.json").read_bytes()
+    status, out, _ = call("--resume", "--steps", "10")
+    assert status == 0
+    assert "has taken its 20 steps already" in out
+    assert (folder / "config.json").read_bytes() == before  # nothing was done, so nothing changed
     status, out, _ = call("--resume", "--steps", "24")
     assert status == 0
     assert "going on after step 20" in out

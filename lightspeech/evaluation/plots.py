@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lightspeech.audio import LOG_FLOOR
+from lightspeech.audio import FRAME_SECONDS, LOG_FLOOR
 from lightspeech.files import atomic_path
-from lightspeech.speech import FRAME_SECONDS, Piece, Speech
+from lightspeech.speech import Piece, Speech
 
 MOST_PIECES = 3
 """sentences of one text that are plotted; the title says how many were left out"""

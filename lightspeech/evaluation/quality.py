@@ -56,7 +56,7 @@ def _extra(name: str) -> Any:
     except ModuleNotFoundError as e:
         raise InputError(
             f"the package {e.name} is not installed, and judging speech needs it: "
-            "pip install 'lightspeech[eval]', or run make eval"
+            "pip install -c constraints.txt -e '.[eval]', or run make eval"
         ) from e
 
 

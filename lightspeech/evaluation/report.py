@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from lightspeech.audio import FRAME_SECONDS
 from lightspeech.evaluation.figures import STAGES, times_real_time, timing_difference
 from lightspeech.evaluation.strips import data_uri, render_strip
 from lightspeech.files import write_text
-from lightspeech.speech import FRAME_SECONDS, Speech
+from lightspeech.speech import Speech
 
 MOST_ENTRIES = 100
 """texts on one page; a page with more would be slow to open (about 0.4 MB each)"""

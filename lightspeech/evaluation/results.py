@@ -203,14 +203,14 @@ class _Run:
                 "lightspeech": lightspeech.__version__,
                 "date": facts.date,
                 "voice": {
-                    "path": voice.get("path"),
+                    "name": voice.get("name"),
                     "parameters": facts.student_parameters,
                     "configuration": voice.get("config", {}).get("name"),
                     "step": voice.get("step"),
                 },
                 "teacher": None
                 if self.teacher is None
-                else {**self.teacher.teacher.source, "parameters": facts.teacher_parameters},
+                else {**self.teacher.identity, "parameters": facts.teacher_parameters},
                 "vocoder": facts.vocoder,
                 "device": facts.device,
                 "pace": self.pace,
@@ -235,7 +235,7 @@ class _Run:
             details.append(f"learned from {utterances:,} utterances of its teacher")
         teacher = self.teacher
         return Facts(
-            voice=str(voice.get("path", "unnamed")),
+            voice=str(voice.get("name", "unnamed")),
             voice_details=details,
             student_parameters=self.synthesizer.parameters,
             vocoder=self.synthesizer.vocoder.name,

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from lightspeech.alignment import score_alignment
-from lightspeech.audio import LOG_FLOOR
+from lightspeech.audio import FRAME_SECONDS, LOG_FLOOR
 from lightspeech.evaluation.plots import attention_path, shown_symbol
-from lightspeech.speech import FRAME_SECONDS, Piece, Speech
+from lightspeech.speech import Piece, Speech
 
 _LOUDEST = 2.0  # log magnitude that is drawn brightest; one scale for all, so that colours compare
 _COLOURS = 64  # of a picture: fewer compress better, and the eye does not miss the others
