@@ -1,0 +1,69 @@
+"""What the README tells people to type exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"python (?:-m )?[\w./]+.*?(?=`|$|\s+#)", README, re.MULTILINE)))
+
+
+@lru_cache
+def help_text(program: tuple[str, ...]) -> str:
+    finished = subprocess.run(
+        [sys.executable, *program, "--help"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_commands_are_found() -> None:
+    assert len(COMMANDS) >= 6, COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_exists(command: str) -> None:
+    words = command.split()[1:]
+    program = tuple(words[:2] if words[0] == "-m" else words[:1])
+    known = help_text(program)
+    for option in re.findall(r"(?<!\S)--[a-z-]+", command):
+        assert option in known, f"{program} has no {option}"
+
+
+def test_every_option_in_the_prose_exists() -> None:
+    known = "".join(
+        help_text((script,)) for script in ("preprocess.py", "train.py", "synthesize.py")
+    )
+    for option in set(re.findall(r"`(--[a-z-]+)", README)):
+        assert option in known, option
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(
+        re.findall(r"make ([a-z-]+)\b", " ".join(re.findall(r"`[^`]+`|^    .*", README, re.M)))
+    )
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_linked_files_exist() -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_python_example_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "22050" in finished.stdout
