@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacotron2.config import Tacotron2Config
-from tacotron2.layers import NamedConvolution, NamedLinear, within
+from tacotron2.layers import Cell, NamedConvolution, NamedLinear, within
 
 
 @dataclass
 class DecoderState:
     """What the decoder carries from one frame to the next, for B utterances of N tokens."""
 
-    memory: Tensor  # (B, N, E)
+    memory: Tensor  # (B, N, E); double precision in free running, as are keys and filters
     keys: Tensor  # (B, A, N) the memory as the attention compares it
     padded_tokens: Tensor  # (B, N) True beyond an utterance's tokens
     location_filters: Tensor  # (A, 2, K) location convolution and its projection, multiplied out
@@ -94,12 +94,13 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, state: DecoderState) -> Tensor:
         """query (B, H) -> attention (B, N), zero at padded tokens, else summing to 1."""
-        history = torch.stack((state.attention, state.attention_sum), 1)  # (B, 2, N)
         filters = state.location_filters
+        history = torch.stack((state.attention, state.attention_sum), 1)  # (B, 2, N)
+        history = history.to(filters.dtype)
         compared = F.conv1d(history, filters, padding=filters.shape[2] // 2)  # (B, A, N)
         # In place: this is the largest tensor of a step, and autograd needs only the last of these.
         compared = compared.add_(state.keys).add_(self.query_layer(query)[:, :, None]).tanh_()
-        v = self.v.weight.expand(len(query), 1, -1)
+        v = self.v.weight.to(filters.dtype).expand(len(query), 1, -1)
         energies = torch.bmm(v, compared)[:, 0]  # (B, N)
         return torch.softmax(energies.masked_fill(state.padded_tokens, -torch.inf), 1)
 
@@ -112,11 +113,11 @@ class Decoder(nn.Module):
         self.p_attention_dropout = config.p_attention_dropout
         self.p_decoder_dropout = config.p_decoder_dropout
         self.prenet = Prenet(config.n_mel_channels, config.prenet_dim)
-        self.attention_rnn = nn.LSTMCell(
+        self.attention_rnn = Cell(
             config.prenet_dim + config.encoder_embedding_dim, config.attention_rnn_dim
         )
         self.attention_layer = Attention(config)
-        self.decoder_rnn = nn.LSTMCell(
+        self.decoder_rnn = Cell(
             config.attention_rnn_dim + config.encoder_embedding_dim, config.decoder_rnn_dim
         )
         size = config.decoder_rnn_dim + config.encoder_embedding_dim
@@ -138,10 +139,10 @@ class Decoder(nn.Module):
         exact = memory if exact_memory is None else exact_memory
         keys = F.linear(exact, to_key.to(exact.dtype))
         return DecoderState(
-            memory=memory,
-            keys=keys.to(memory.dtype).transpose(1, 2).contiguous(),
+            memory=exact,
+            keys=keys.transpose(1, 2).contiguous(),
             padded_tokens=~within(token_lengths, N),
-            location_filters=self.attention_layer.location_layer.filters(),
+            location_filters=self.attention_layer.location_layer.filters().to(exact.dtype),
             attention=nowhere,
             attention_sum=nowhere,
             context=memory.new_zeros(B, E),
@@ -158,9 +159,9 @@ class Decoder(nn.Module):
         query = F.dropout(query, self.p_attention_dropout, self.training)
         state.query = (query, cell)
         attention = self.attention_layer(query, state)
-        state.attention = attention
-        state.attention_sum = state.attention_sum + attention
-        state.context = torch.bmm(attention[:, None], state.memory)[:, 0]
+        state.context = torch.bmm(attention[:, None], state.memory)[:, 0].to(query.dtype)
+        state.attention = attention.to(query.dtype)
+        state.attention_sum = state.attention_sum + state.attention
         hidden, cell = self.decoder_rnn(torch.cat((query, state.context), 1), state.hidden)
         hidden = F.dropout(hidden, self.p_decoder_dropout, self.training)
         state.hidden = (hidden, cell)

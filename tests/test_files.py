@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,19 @@ def test_a_second_writer_is_refused_and_a_dead_one_holds_nothing(tmp_path: Path)
         other.kill()
     with single_writer(tmp_path):
         pass
+
+
+def test_content_is_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, swap = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        calls.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), swap(a, b)))
+    write_text(tmp_path / "a", "x")
+    assert calls == ["file", "rename", "folder"]

@@ -274,3 +274,37 @@ def test_cuda_gives_the_same_sound() -> None:
     there = GriffinLim(device="cuda")(mel.cuda())
     assert there.is_cuda
     assert (mel_spectrogram(there.cpu().clamp(-1, 1)) - cpu)[:-20].abs().mean() < 0.1
+
+
+def test_pulses_ring_after_not_before() -> None:
+    from lightspeech.vocoders.griffin_lim import GriffinLim
+
+    vocoder = GriffinLim()
+    target = torch.full((1, 80), 0.01)
+    target[0, 18:22] = 1.0  # one strong resonance
+    spectrum = torch.polar(
+        (target @ vocoder._to_bins).clamp(min=1e-6), vocoder._vocal_tract_phase(target)
+    )
+    energy = torch.fft.irfft(spectrum, 1024)[0].square()
+    assert energy[:512].sum() > 10 * energy[512:].sum()
+
+
+def test_the_start_uses_the_vocal_tracts_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightspeech.vocoders.griffin_lim import GriffinLim
+    from tests.test_griffin_lim import spoken_like
+
+    vocoder, mel = GriffinLim(iterations=0), spoken_like()
+    target = mel.exp()
+    from lightspeech.vocoders.excitation import Excitation
+    from lightspeech.vocoders.pitch import track_pitch
+
+    excitation = Excitation(track_pitch(mel), 0)
+    with_phase = vocoder._start(target, excitation, 0, len(mel))
+    phase = vocoder._vocal_tract_phase(target)
+    monkeypatch.setattr(
+        GriffinLim, "_vocal_tract_phase", lambda self, target: torch.zeros_like(phase)
+    )
+    without = vocoder._start(target, excitation, 0, len(mel))
+    torch.testing.assert_close(
+        with_phase, without * torch.polar(torch.ones_like(phase), phase), rtol=1e-4, atol=1e-5
+    )

@@ -228,3 +228,12 @@ def test_cuda_equals_cpu(repeated: bool) -> None:
     for name, parameter in gru.named_parameters():
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad.cpu(), gradients[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_path_for_cuda_equals_the_one_for_cpus(repeated: bool) -> None:
+    gru, _ = pair()
+    inputs, source = example(repeated)
+    torch.testing.assert_close(
+        gru._forward_packed(inputs, LENGTHS, source), gru(inputs, LENGTHS, source)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -337,3 +338,50 @@ def test_a_teacher_with_other_mels_is_refused() -> None:
     teacher.audio_facts = {**AUDIO_FACTS, "hop_length": 200}
     with pytest.raises(InputError, match=r"the teacher fake.*hop_length is 200, expected 256"):
         store_identity(cast(Tacotron2, teacher), LabellingSettings())
+
+
+def test_the_teacher_is_asked_as_the_settings_say(tmp_path: Path) -> None:
+    asked = {}
+
+    class Watched(FakeTeacher):
+        def infer(self, *arguments: Any, **options: Any) -> Any:
+            asked.update(options)
+            output = super().infer(*arguments, **options)
+            return replace(output, mel_before_postnet=output.mel + 1)
+
+    teacher = Watched()
+    label(tmp_path, teacher, LabellingSettings(prenet_dropout=0.25, gate_threshold=0.75))
+    assert (asked["prenet_dropout"], asked["gate_threshold"]) == (0.25, 0.75)
+    n = len(LabelStore.open(tmp_path)[0].tokens)
+    expected = torch.randn(3 * n, 80, generator=torch.Generator().manual_seed(n))
+    torch.testing.assert_close(
+        LabelStore.open(tmp_path)[0].mel, expected, rtol=1e-3, atol=1e-3
+    )  # the one after the post-net
+
+
+def test_a_memory_that_16_bits_cannot_hold_is_rejected(tmp_path: Path) -> None:
+    class LoudMemory(FakeTeacher):
+        def infer(self, *arguments: Any, **options: Any) -> Any:
+            output = super().infer(*arguments, **options)
+            output.memory[0, 0, 0] = 1e5
+            return output
+
+    label(tmp_path, LoudMemory(), LabellingSettings(tries=1, batch_size=1), LINES[:2])
+    assert set(rejects(tmp_path).values()) == {"values that are not finite"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 7}, {"prenet_dropout": 0.1}, {"gate_threshold": 0.6}, {"max_frames": 90},
+     {"alignment": "count"}],
+)  # fmt: skip
+def test_settings_that_change_labels_are_part_of_the_stores_identity(
+    change: dict[str, Any],
+) -> None:
+    assert LabellingSettings(**change).identity() != LabellingSettings().identity()
+    assert LabellingSettings(tries=9, batch_size=3).identity() == LabellingSettings().identity()
+
+
+def test_speed_is_speech_over_time() -> None:
+    summary = LabellingSummary(kept=1, frames=22050, seconds=64.0)
+    assert (summary.speech_seconds, summary.times_real_time) == (256.0, 4.0)

@@ -233,3 +233,46 @@ def test_cuda_equals_cpu() -> None:
         torch.testing.assert_close(
             getattr(output, name).cpu(), getattr(expected, name), rtol=1e-3, atol=1e-4
         )
+
+
+def test_equals_the_same_layers_in_plain_pytorch() -> None:
+    torch.manual_seed(0)
+    student = LightSpeech(TINY).double()
+    with torch.no_grad():
+        last_duration_layer(student).weight.mul_(40)  # so that both ReLUs have work
+        last_duration_layer(student).bias.sub_(8)
+    encoder, decoder = (
+        nn.GRU(size_in, size, batch_first=True, bidirectional=True).double()
+        for size_in, size in ((6, 4), (8, 6))
+    )
+    encoder.load_state_dict(student.encoder.state_dict())
+    decoder.load_state_dict(student.decoder.state_dict())
+    weights = student.state_dict()
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    tokens, token_lengths = batch([7, 3, 5])
+    durations = random_durations(tokens)
+    output = student(tokens, token_lengths, durations)
+    predicted = []
+    for i, n in enumerate(token_lengths.tolist()):
+        memory = linear(
+            "projection", encoder(weights["embedding.weight"][tokens[i : i + 1, :n]])[0]
+        )
+        hidden = linear("duration_predictor.0", memory).clamp(min=0)
+        predicted.append(linear("duration_predictor.2", hidden)[0, :, 0])
+        mel = linear("output", decoder(memory.repeat_interleave(durations[i, :n], 1))[0])[0]
+        torch.testing.assert_close(output.memory[i, :n], memory[0])
+        torch.testing.assert_close(output.durations[i, :n], predicted[-1].clamp(min=0))
+        torch.testing.assert_close(output.mel[i, : len(mel)], mel)
+    assert torch.cat(predicted).min() < 0 < torch.cat(predicted).max()
+
+
+def test_the_pad_symbol_is_zero_and_stays_so() -> None:
+    student = LightSpeech(TINY)
+    assert not student.embedding.weight[0].any()
+    tokens = torch.tensor([[3, 0, 4]])  # an underscore in a text is id 0 too
+    student(tokens, torch.tensor([3]), torch.ones_like(tokens)).mel.sum().backward()
+    assert student.embedding.weight.grad is not None
+    assert not student.embedding.weight.grad[0].any()

@@ -286,3 +286,59 @@ def test_a_plot_of_a_long_text_says_what_it_leaves_out() -> None:
 
 def test_the_path_through_an_attention() -> None:
     assert plots.attention_path(np.array([2, 0, 3])).tolist() == [0, 0, 2, 2, 2]
+
+
+def test_markup_in_any_field_is_only_text() -> None:
+    nasty = '<i class="x">&amp;</i>"\''
+    said = speech(nasty, nasty)
+    facts = replace(
+        FACTS, voice=nasty, voice_details=[nasty], vocoder=nasty, device=nasty, date=nasty,
+        teacher=nasty, teacher_note=nasty,
+    )  # fmt: skip
+    given = replace(entry(nasty), student=said, teacher=speech(nasty, nasty, teacher=True))
+    for shown in (given, replace(given, text="other")):
+        for each in (facts, replace(facts, teacher=None)):
+            elements = Elements(
+                rendered(shown if each.teacher else replace(shown, teacher=None), facts=each)
+            )
+            assert not elements.all("i")
+            assert all(
+                set(p) <= {"controls", "preload", "data-who", "aria-label", "src"}
+                for p in elements.all("audio")
+            )
+    assert nasty.lower() in Elements(rendered(replace(given, text="other"))).text
+    assert f"student: {nasty}" in [p["aria-label"] for p in Elements(rendered(given)).all("audio")]
+
+
+def test_sound_beyond_full_scale_is_scaled_not_clipped() -> None:
+    import base64
+    import io
+
+    import soundfile
+
+    given = entry()
+    loud = replace(given, student=replace(given.student, wav=4 * given.student.wav))
+    source = Elements(rendered(loud)).all("audio")[0]["src"]
+    assert source is not None
+    samples, _ = soundfile.read(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    expected = given.student.wav / given.student.wav.abs().max()
+    np.testing.assert_allclose(samples, expected.numpy(), atol=1e-4)
+
+
+def test_one_sentence_that_was_cut_off_is_enough_to_tell() -> None:
+    given = entry("A. B.", ("A.", "B."))
+    assert given.teacher is not None
+    first, second = given.teacher.pieces
+    cut = replace(given.teacher, pieces=[replace(first, stopped=False), second])
+    cut_entry = replace(given, teacher=cut)
+    assert "did not stop by itself" in Elements(rendered(cut_entry)).text
+    from lightspeech.evaluation.report import entry_record
+
+    assert entry_record(cut_entry)["teacher"]["stopped"] is False
+
+
+def test_durations_are_compared_at_the_voices_own_pace_only() -> None:
+    assert "Durations differ" in Elements(rendered(entry())).text
+    assert (
+        "Durations differ" not in Elements(rendered(entry(), facts=replace(FACTS, pace=1.5))).text
+    )

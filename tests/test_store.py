@@ -510,3 +510,25 @@ def test_the_writer_refuses_labels_that_break_the_contract(tmp_path: Path) -> No
         with pytest.raises(AssertionError, match="in the store already"):
             writer.append([good])
     assert len(LabelStore.open(tmp_path)) == 1
+
+
+def test_the_digest_changes_with_the_order(tmp_path: Path) -> None:
+    fill(tmp_path / "ab", "a", "b")
+    fill(tmp_path / "ba", "b", "a")
+    assert LabelStore.open(tmp_path / "ab").digest != LabelStore.open(tmp_path / "ba").digest
+
+
+def test_an_utterance_in_two_shards_is_found_and_mended(tmp_path: Path) -> None:
+    fill(tmp_path / "other", "a")
+    fill(tmp_path / "store", "x", "ab")
+    first = tmp_path / "store" / "shards" / "shard-00000.arrow"
+    first.write_bytes((tmp_path / "other" / "shards" / "shard-00000.arrow").read_bytes())
+    listed = json.loads((tmp_path / "other" / "manifest.json").read_text())["shards"][0]
+    edit_manifest(tmp_path / "store", lambda m: m["shards"].__setitem__(0, listed))
+    problems = LabelStore.open(tmp_path / "store").verify()
+    assert len(problems) == 1
+    assert "a is there twice, first in shard-00000.arrow" in problems[0]
+    with StoreWriter.open(tmp_path / "store", IDENTITY) as writer:
+        assert "holds utterances that another shard holds too" in writer.repairs[0]
+        assert writer.texts.keys() == {"a"}
+    assert LabelStore.open(tmp_path / "store").verify() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,28 @@ def test_a_piece_is_cut_from_the_speech() -> None:
     assert (speech.mel[second.mel_rows] == 2).all()
     assert [symbol for symbol, _, _ in speech.timings] == ["a", "b", PAUSE, "c"]
     assert isinstance(first, Piece)
+
+
+def test_a_sentence_after_a_pause_fades_in() -> None:
+    synthesizer = Synthesizer(tiny_student(), Loud())
+    alone, joined = (
+        synthesizer("Two.").wav,
+        synthesizer("One. Two.").wav[-len(synthesizer("Two.").wav) :],
+    )
+    fade = (joined[:128] / alone[:128]).numpy()
+    np.testing.assert_allclose(fade, np.linspace(0, 1, 128), atol=1e-6)
+    torch.testing.assert_close(joined[128:], alone[128:])
+
+
+def test_every_sentence_of_the_teacher_has_the_seed_that_is_given() -> None:
+    seeds: list[int] = []
+
+    class Watched(PlantedTeacher):
+        def infer(self, tokens: Any, token_lengths: Any, **options: Any) -> Any:
+            seeds.extend(options["seeds"])
+            output = super().infer(tokens, token_lengths, **options)
+            return replace(output, stopped=torch.tensor([True, False]))
+
+    speech = TeacherSynthesizer(Watched(), Loud())("One. Two.", seed=5)  # type: ignore[arg-type]
+    assert seeds == [5, 5]
+    assert [piece.stopped for piece in speech.pieces] == [True, False]

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -18,7 +19,7 @@ from lightspeech.checkpoint import VOICE_FILE
 from lightspeech.errors import InputError
 from lightspeech.evaluation import results
 from lightspeech.evaluation.results import stem
-from lightspeech.synthesis import Synthesizer
+from lightspeech.synthesis import Synthesizer, TeacherSynthesizer
 from lightspeech.vocoders import load_vocoder
 from tests.test_synthesis import Loud, PlantedTeacher, save_tiny_voice
 
@@ -263,3 +264,21 @@ def test_names_of_files() -> None:
 
 def test_the_device_is_told() -> None:
     assert results.describe_device(torch.device("cpu")).startswith("CPU (")
+
+
+def test_the_teachers_sound_and_pauses(
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    import soundfile
+
+    from lightspeech import synthesis
+
+    (tmp_path / "teacher.pt").write_bytes(b"weights")
+    monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: PlantedTeacher())
+    outcome = command("Good. Day.", "--teacher", tmp_path / "teacher.pt", "--sentence-silence", "2")
+    assert outcome.code == 0, outcome.err
+    expected = TeacherSynthesizer(PlantedTeacher(), Loud())("Good. Day.", sentence_silence=2)  # type: ignore[arg-type]
+    found, _ = soundfile.read(command.results / "001-good-day.teacher.wav", dtype="float32")
+    np.testing.assert_allclose(found, expected.wav.numpy(), atol=1e-4)

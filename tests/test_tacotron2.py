@@ -82,7 +82,7 @@ def test_matches_the_reference_alone(golden: Golden, size: str, text: int) -> No
 
 
 @pytest.mark.parametrize("size", ["mini", "full"])
-@pytest.mark.parametrize("order", [(0, 1), (1, 0, 0)])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0, 0), (0, 1) * 4])
 def test_matches_the_reference_in_a_batch(
     golden: Golden, size: str, order: tuple[int, ...]
 ) -> None:
@@ -386,3 +386,18 @@ def test_a_seed_gives_the_same_utterance_on_a_gpu(golden: Golden) -> None:
     assert there.mel.is_cuda
     torch.testing.assert_close(there.frames.cpu(), here.frames)
     torch.testing.assert_close(there.mel.cpu(), here.mel, rtol=0, atol=1e-2)
+
+
+def test_the_bundled_teacher_says_the_same_in_any_batch() -> None:
+    from lightspeech.text import encode
+    from tacotron2 import default_checkpoint, load_tacotron2
+
+    teacher = load_tacotron2(default_checkpoint())
+    lines = (Path(__file__).parent.parent / "data" / "heldout.txt").read_text().splitlines()
+    ids = [np.array(encode(line)) for line in lines[:6]]
+    together = teacher.infer(*batch(*ids), seeds=range(6))
+    for i in range(6):
+        alone = teacher.infer(*batch(ids[i]), seeds=[i])
+        T = int(alone.frames[0])
+        assert int(together.frames[i]) == T
+        torch.testing.assert_close(together.mel[i, :T], alone.mel[0], rtol=0, atol=1e-3)

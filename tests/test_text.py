@@ -227,3 +227,10 @@ def test_import_needs_neither_torch_nor_inflect() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert re.fullmatch(r"\[\]\s*", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"), [("2999", "twenty-nine ninety-nine"), ("1001", "ten oh one")]
+)
+def test_edges_of_years(text: str, read_as: str) -> None:
+    assert normalize(text) == read_as

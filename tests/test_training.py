@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightspeech.checkpoint import load_state, load_voice
 from lightspeech.config import Config, TrainingConfig
@@ -451,3 +451,89 @@ def test_a_folder_has_one_training_at_a_time(store: LabelStore, tmp_path: Path) 
 )
 def test_format_time(seconds: float, text: str) -> None:
     assert format_time(seconds) == text
+
+
+def test_each_step_is_taken_at_its_own_rate_and_clipped(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, norms, decays = [], [], set()
+    step = torch.optim.Adam.step
+
+    def watched(self: torch.optim.Adam, *arguments: Any, **options: Any) -> Any:
+        (group,) = self.param_groups
+        rates.append(group["lr"])
+        decays.add(group["weight_decay"])
+        norms.append(torch.stack([p.grad.norm() for p in group["params"]]).norm().item())
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    config = tiny_config(clip_norm=0.01, weight_decay=0.125)
+    train(store, tmp_path / "run", config)
+    assert rates == [learning_rate(config.training, number) for number in range(20)]
+    assert norms == pytest.approx([0.01] * 20, rel=1e-3)
+    assert decays == {0.125}
+    assert all(line["gradient_norm"] > 0.01 for line in read_history(tmp_path / "run"))
+
+
+def plan_validations(patch: pytest.MonkeyPatch, losses: dict[int, float]) -> list[list[str]]:
+    """Makes the validation at each step have this loss; returns the ids that each was of."""
+    from lightspeech import training
+
+    seen: list[list[str]] = []
+
+    def planned(model: Any, module: Any, batches: Any, device: Any) -> dict[str, float]:
+        seen.append([id for batch in batches for id in batch.ids])
+        return {"loss": losses[next(steps)]}
+
+    steps = iter(losses)
+    patch.setattr(training, "validate", planned)
+    return seen
+
+
+def test_only_a_better_student_becomes_the_voice_also_after_resuming(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = plan_validations(monkeypatch, {5: 3.0, 10: 2.0, 15: 2.5, 20: 2.25})
+    folder, config = tmp_path / "run", tiny_config()
+    short = replace(config, training=replace(config.training, steps=10))
+    train(store, folder, short)
+    result = train(store, folder, config, resume=True)
+    assert (result.best_step, result.best_loss) == (10, 2.0)
+    assert load_voice(folder)[1]["step"] == 10
+    assert result.seconds > load_state(folder)[0].seconds / 2 > 0
+    with ExitStack() as stack:
+        run = stack.enter_context(open_run(tmp_path / "other", resume=False))
+        held_out = Training(store, run, config).held_out
+    assert [sorted(ids) for ids in seen] == [sorted(store.ids[i] for i in held_out)] * 4
+
+
+def test_the_time_of_all_sittings_counts(store: LabelStore, tmp_path: Path) -> None:
+    train(store, tmp_path / "run", tiny_config(steps=4))
+    with open_run(tmp_path / "run", resume=True) as run:
+        assert run.state is not None
+        run = replace(run, state=replace(run.state, seconds=1000.0))
+        assert Training(store, run, tiny_config(steps=6)).run().seconds > 1000
+
+
+def test_the_length_ratio_is_ours_over_theirs(store: LabelStore, tmp_path: Path) -> None:
+    from lightspeech.data import validation_batches
+    from lightspeech.distillation import validate
+
+    with open_run(tmp_path / "run", resume=False) as run:
+        training = Training(store, run, tiny_config())
+    last = training.module.student.duration_predictor[2]
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, 7.0)
+    batches = validation_batches(store, range(len(store)), 5)
+    found = validate(training.model, training.module, batches, training.fabric.device)
+    tokens = sum(len(label.tokens) for label in store)
+    assert found["length_ratio"] == pytest.approx(7 * tokens / sum(store.frames))
+
+
+def test_the_adapter_of_the_memory_is_trained_too(store: LabelStore, tmp_path: Path) -> None:
+    name = "module/loss.memory_adapter.weight"
+    states = []
+    for steps in (1, 3):
+        train(store, tmp_path / str(steps), tiny_config(steps=steps))
+        states.append(load_state(tmp_path / str(steps))[0].tensors[name])
+    assert not torch.equal(*states)
