@@ -97,7 +97,8 @@ def read_texts(options: argparse.Namespace) -> list[Line]:
     """What is to be spoken."""
     if options.text and options.text_file:
         raise InputError("a text and --text-file were both given: expected one of them")
-    text = " ".join(options.text)
+    # What is not UTF-8 arrives as lone surrogates, which no file or page can hold.
+    text = " ".join(options.text).encode("utf-8", "replace").decode()
     if options.text and text != "-":
         sentences_of(text)  # nothing speakable is an error before anything is loaded
         return [Line("text", text, "the command line")]

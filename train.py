@@ -9,6 +9,7 @@ python train.py --resume --steps 40000  makes a run longer
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -27,8 +28,10 @@ from lightspeech.cli import (
 )
 from lightspeech.config import CONFIGS, load_config
 from lightspeech.dashboard import check_installed
+from lightspeech.errors import InputError
 from lightspeech.progress import format_time
 from lightspeech.run_folder import open_run, resumed_config
+from lightspeech.shard import MEND
 from lightspeech.store import LabelStore
 from lightspeech.training import PRECISIONS, Training, TrainingResult, check_trainable
 
@@ -66,6 +69,9 @@ def main() -> None:
     args = parse_arguments()
     device = resolve_device(args.device)
     if args.threads:
+        most = 4 * (os.cpu_count() or 1)
+        if args.threads > most:
+            raise InputError(f"--threads {args.threads}: expected at most {most} on this machine")
         torch.set_num_threads(args.threads)
     if args.tensorboard:
         check_installed()
@@ -74,6 +80,8 @@ def main() -> None:
     config = base.override(**given, steps=args.steps)
     store = LabelStore.open(args.store)
     check_trainable(store, config, device, args.precision)
+    if problems := store.verify():
+        raise InputError(f"{problems[0]}; {MEND}")
     with open_run(args.out, args.resume) as place:
         if place.state:
             own = place.state.config
@@ -96,6 +104,11 @@ def main() -> None:
             return
         print(training.plan(), flush=True)
         result = training.run()
+    if result.voice is None and result.stopped_by is None:
+        raise InputError(
+            "training is through and no validation was finite, so there is no voice: start "
+            "another run with a lower --learning-rate"
+        )
     print(summary(result, args.out))
     if result.stopped_by is not None:
         sys.exit(128 + result.stopped_by)

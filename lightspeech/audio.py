@@ -7,6 +7,7 @@ logarithm of what comes out, held above 1e-5. Everything else in the package der
 
 from __future__ import annotations
 
+import errno
 import math
 import wave
 from functools import lru_cache
@@ -252,6 +253,8 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
             file.setframerate(sample_rate)
             file.writeframes(pcm.tobytes())
     except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the command line knows what to say of a full disk
         raise InputError(
             f"cannot write {path}: {e.strerror or e}; give a path in a folder that exists and "
             "may be written to"

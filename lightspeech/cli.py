@@ -20,6 +20,8 @@ def run(main: Callable[[], None]) -> None:
 
     LIGHTSPEECH_TRACEBACK=1 in the environment shows the traceback instead.
     """
+    if sys.stderr is None:  # closed by who started us
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not all terminals and logs can show all text
             stream.reconfigure(errors="backslashreplace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from lightspeech.errors import InputError
 from lightspeech.files import read_json
 
+LARGEST_NUMBER = 1e300
+"""Larger settings count as infinite: they are typing errors, and no float32 holds them."""
 LARGEST_LAYER = 16384
 """Widest layer that is believed: a wrong file must not ask for terabytes."""
 
@@ -94,7 +95,7 @@ class TrainingConfig:
         problems = []
         for name, least in _WHOLE.items():
             value = getattr(self, name)
-            if not _is_whole(value) or value < least:
+            if not _is_whole(value) or not least <= value < 2**63:
                 problems.append(f"{name} must be a whole number of at least {least}, not {value!r}")
         for f in fields(self):
             value = getattr(self, f.name)
@@ -102,11 +103,11 @@ class TrainingConfig:
                 continue
             if not isinstance(value, float) and not _is_whole(value):
                 problems.append(f"{f.name} must be a number, not {value!r}")
-            elif f.name in ("learning_rate", "clip_norm") and not 0 < value < math.inf:
+            elif f.name in ("learning_rate", "clip_norm") and not 0 < value < LARGEST_NUMBER:
                 problems.append(f"{f.name} must be above 0 and finite, not {value!r}")
             elif f.name == "validation_share" and not 0 < value < 1:
                 problems.append(f"{f.name} must be above 0 and below 1, not {value!r}")
-            elif not 0 <= value < math.inf:
+            elif not 0 <= value < LARGEST_NUMBER:
                 problems.append(f"{f.name} must be at least 0 and finite, not {value!r}")
         if not problems and not self.mel_squared_weight + self.mel_absolute_weight > 0:
             problems.append("one of mel_squared_weight and mel_absolute_weight must be above 0")

@@ -9,6 +9,7 @@ that a recogniser gets wrong (lower is better; it mishears clean recordings too)
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,6 +64,10 @@ def main() -> None:
     require_extras()
     device = cli.resolve_device(options.device)
     read = read_lines(options.text or HELD_OUT, max_characters=None)
+    for problem in read.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if options.out.is_dir():
+        raise InputError(f"--out {options.out} is a folder; expected the name of a JSON file")
     make_folder(options.out.parent)
     synthesizer = Synthesizer.load(options.voice, options.vocoder, device)
     path, note = find_teacher(synthesizer.voice, options.teacher)

@@ -63,7 +63,7 @@ def read_json(path: str | Path, what: str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise InputError(f"no {what} at {path}") from e
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, RecursionError) as e:
         raise InputError(f"{path} is not a readable {what}: {e}") from e
 
 

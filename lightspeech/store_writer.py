@@ -144,6 +144,11 @@ class StoreWriter:
                         folder / shard.file, shard, self._manifest.identity.memory_size
                     )
                 except InputError as e:
+                    if e.__cause__ is not None:  # the system's fault, not the shard's: keep it
+                        raise InputError(
+                            f"cannot read {folder / shard.file}, though its checksum is right "
+                            f"({e.__cause__}); free some memory and run this again"
+                        ) from e
                     problem = str(e)
             if problem is None and (self.texts.keys() & set(reader.ids)):
                 problem = f"{folder / shard.file} holds utterances that another shard holds too"
@@ -151,7 +156,10 @@ class StoreWriter:
                 kept.append(shard)
                 self.texts |= dict(zip(reader.ids, reader.texts, strict=True))
             else:
-                self.repairs.append(f"{problem}; its {shard.rows} utterances are labelled again")
+                self.repairs.append(
+                    f"{problem}; its {shard.rows} utterances are dropped, and labelled again where "
+                    "their texts are given"
+                )
         if self.repairs:
             self._replace_manifest(tuple(kept))
         listed = {shard.file for shard in kept}

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightspeech.alignment import durations_from_attention
 from lightspeech.audio import HOP_LENGTH, SAMPLE_RATE, check_audio_facts
-from lightspeech.checkpoint import DEFAULT_RUN, load_voice
+from lightspeech.checkpoint import DEFAULT_RUN, VOICE_FILE, load_voice
 from lightspeech.errors import InputError
 from lightspeech.files import sha256
 from lightspeech.model import MAX_PACE, MIN_PACE, LightSpeech
@@ -145,7 +145,9 @@ class TeacherSynthesizer:
         cls, path: str | Path, vocoder: Vocoder, device: torch.device | str = "cpu"
     ) -> TeacherSynthesizer:
         """Loads any published layout of Tacotron 2; tacotron2.CheckpointError if it is none."""
-        return cls(load_tacotron2(path, device=device), vocoder)
+        teacher = load_tacotron2(path, device=device)
+        check_audio_facts(teacher.audio_facts, f"the teacher {path}")
+        return cls(teacher, vocoder)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -197,7 +199,7 @@ class TeacherSynthesizer:
 
 def default_voice() -> Path:
     """What train.py made, else the bundled voice; InputError if there is neither."""
-    if DEFAULT_RUN.exists():
+    if (DEFAULT_RUN / VOICE_FILE).is_file():
         return DEFAULT_RUN
     if any(PRETRAINED.glob("*.safetensors")):
         return PRETRAINED

@@ -158,7 +158,8 @@ class Training:
                 f"the run in {self.folder} was started on another label store (digest "
                 f"{state.store['digest'][:12]}, {state.store.get('utterances')} utterances) than "
                 f"this one ({self.store.digest[:12]}, {len(self.store)}): give that one with "
-                "--store, or start another run with --out (after make demo: make clean-demo)"
+                "--store, or, if it has grown or was mended, start another run with --out "
+                "(after make demo: make clean-demo)"
             )
         restore(state.tensors, self.module, self.adam)
         self.step = self.saved_step = state.step

@@ -98,6 +98,9 @@ def main() -> None:
     except CheckpointError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
     print(
         f"wrote {options.new} ({description['parameters']:,} parameters, "
         f"SHA-256 {description['sha256']}) and {description_path(Path(options.new))}"

@@ -81,10 +81,10 @@ class Tacotron2(nn.Module):
 
         An utterance ends with the first frame whose gate probability exceeds the threshold; it then
         leaves the batch, and the rest goes on. Neither the other utterances nor the padding
-        influence it: where the size of a batch would change the rounding of sums, which free running
-        amplifies to other durations and frames, the sums are taken in double precision or over a
-        least number of rows (`layers.LEAST_ROWS`). On the CPUs measured the result of a batch is
-        that of its utterances alone to 1e-6.
+        influence it: where the size of a batch would change the rounding of sums, which free
+        running amplifies to other durations and frames, the sums are taken in double precision or
+        over a least number of rows (`layers.LEAST_ROWS`). On the CPUs measured the result of a
+        batch is that of its utterances alone to 1e-6.
 
         Args:
             tokens: (B, N) symbol ids; what lies beyond an utterance's length is ignored.

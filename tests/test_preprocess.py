@@ -110,7 +110,7 @@ def test_a_damaged_shard_is_named_and_redone(
     status, out, err = run(limit=24)
     assert status == 0
     assert "shard-00001.arrow is damaged: its checksum differs" in err
-    assert "its 8 utterances are labelled again" in err
+    assert "its 8 utterances are dropped, and labelled again" in err
     assert "8 of 8 texts labelled" in out
     store = LabelStore.open(tmp_path / "store")
     assert store.verify() == []

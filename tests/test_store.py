@@ -166,6 +166,24 @@ def test_reading_copies_no_shard_into_memory(tmp_path: Path) -> None:
 # Damage
 
 
+def test_a_sound_shard_that_cannot_be_read_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "abc")
+
+    def short_of_memory(*_: object) -> None:
+        raise InputError("shard-00000.arrow is damaged") from OSError("Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lightspeech.store_writer.ShardReader", short_of_memory)
+        with (
+            pytest.raises(InputError, match=r"though its checksum is right \(Cannot allocate"),
+            StoreWriter.open(tmp_path, IDENTITY),
+        ):
+            pass
+    assert LabelStore.open(tmp_path).ids == ["a", "b", "c"]
+
+
 def test_a_flipped_byte_is_found_named_and_redone(tmp_path: Path) -> None:
     fill(tmp_path, "abc", "de", "f")
     good = LabelStore.open(tmp_path)[3]
@@ -177,7 +195,7 @@ def test_a_flipped_byte_is_found_named_and_redone(tmp_path: Path) -> None:
         assert writer.texts.keys() == set("abcf")
         assert len(writer.repairs) == 1
         assert "shard-00001.arrow is damaged" in writer.repairs[0]
-        assert "its 2 utterances are labelled again" in writer.repairs[0]
+        assert "its 2 utterances are dropped, and labelled again" in writer.repairs[0]
         assert not shard_file(tmp_path, 1).exists()
         writer.append([make_label("d"), make_label("e")])
     store = LabelStore.open(tmp_path)

@@ -185,6 +185,7 @@ class PlantedTeacher(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(3))
         self.source = {"name": "planted", "sha256": "0"}
+        self.audio_facts = dict(AUDIO_FACTS)
 
     def infer(
         self, tokens: Tensor, token_lengths: Tensor, *, seeds: list[int], max_frames: int
@@ -279,6 +280,14 @@ def test_which_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, note = find_teacher({}, "auto")
     assert path is None
     assert "does not say who its teacher was" in note
+
+
+def test_a_teacher_made_for_other_audio_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = PlantedTeacher()
+    teacher.audio_facts["sample_rate"] = 16000
+    monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: teacher)
+    with pytest.raises(InputError, match="sample_rate is 16000, expected 22050"):
+        TeacherSynthesizer.load("other.pt", Loud())
 
 
 def test_a_piece_is_cut_from_the_speech() -> None:

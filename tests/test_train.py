@@ -95,6 +95,24 @@ def test_from_start_to_finish(here: Path, call: Any) -> None:
     assert len(read_history(folder)) == 24
 
 
+def test_a_corrupt_label_is_not_learned_from(here: Path, call: Any) -> None:
+    (shard, *_) = sorted((here / "store" / "shards").glob("*.arrow"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1  # the size stays, so only the checksum tells
+    shard.write_bytes(bytes(content))
+    status, _, err = call("--config", "tiny.json")
+    assert status == 1
+    assert f"{shard.name} is damaged: its checksum differs" in err
+    assert "run preprocess.py again" in err
+    assert not (here / "runs").exists()
+
+
+def test_more_threads_than_the_machine_can_run_are_refused(here: Path, call: Any) -> None:
+    status, _, err = call("--config", "tiny.json", "--threads", "99999")
+    assert status == 1
+    assert "--threads 99999: expected at most" in err
+
+
 def test_options_change_the_configuration(here: Path, call: Any) -> None:
     options = ("--steps", "3", "--batch-size", "5", "--learning-rate", "0.02", "--seed", "8")
     assert call("--config", "tiny.json", *options)[0] == 0

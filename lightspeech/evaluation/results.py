@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -78,14 +79,17 @@ def speak_lines(
     # anything is written, that the options and the voice are good.
     synthesizer("This is test number 1.", pace, sentence_silence)
     make_folder(out)
+    if (out / PAGE).is_dir():
+        raise InputError(f"{out / PAGE} is a folder, where the page is to be; give another --out")
     with single_writer(out):
         remove_leftovers(out)
         run = _Run(lines, synthesizer, teacher, out, pace, sentence_silence, teacher_note)
         try:
             run.speak(show_text)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, InputError, OSError):
             if run.records:
-                run.write()  # what was spoken before is worth hearing
+                with suppress(OSError, InputError):
+                    run.write()  # what was spoken before is worth hearing
             raise
         if not run.records:
             rest = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""

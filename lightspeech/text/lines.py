@@ -98,6 +98,8 @@ def _add_file(before: LinesRead, path: str, max_characters: int | None) -> Lines
 
 
 def _read_rows(path: str, name: str) -> list[str]:
+    if path == "-" and sys.stdin is None:
+        raise InputError("standard input is closed; give a text file with a sentence a line")
     try:
         content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except FileNotFoundError as e:
