@@ -221,6 +221,8 @@ def load_state(folder: Path) -> tuple[TrainingState, str | None]:
         if not previous.exists():
             raise
         state = _load_state(previous)
+        # The next save would move the damaged file over this good one.
+        (folder / STATE_FILE).unlink(missing_ok=True)
         return state, f"{e}; going on from {previous} (step {state.step}) instead"
 
 
