@@ -7,7 +7,6 @@ logarithm of what comes out, held above 1e-5. Everything else in the package der
 
 from __future__ import annotations
 
-import errno
 import math
 import wave
 from functools import lru_cache
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightspeech.errors import InputError
-from lightspeech.files import atomic_path
+from lightspeech.files import atomic_path, is_full_disk
 
 SAMPLE_RATE = 22050
 """samples a second"""
@@ -253,7 +252,7 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
             file.setframerate(sample_rate)
             file.writeframes(pcm.tobytes())
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full_disk(e):
             raise  # the command line knows what to say of a full disk
         raise InputError(
             f"cannot write {path}: {e.strerror or e}; give a path in a folder that exists and "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from lightspeech.errors import InputError
+from lightspeech.files import is_full_disk
 from tacotron2 import CheckpointError
 
 
@@ -37,7 +37,7 @@ def run(main: Callable[[], None]) -> None:
         if os.environ.get("LIGHTSPEECH_TRACEBACK"):
             raise
         message = str(e)
-        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full_disk(e):
             message = (
                 f"the disk is full ({e}); make room and run the command again: what was saved "
                 "before is kept, and it goes on from there"

@@ -277,7 +277,6 @@ def test_cuda_gives_the_same_sound() -> None:
 
 
 def test_pulses_ring_after_not_before() -> None:
-    from lightspeech.vocoders.griffin_lim import GriffinLim
 
     vocoder = GriffinLim()
     target = torch.full((1, 80), 0.01)
@@ -290,13 +289,9 @@ def test_pulses_ring_after_not_before() -> None:
 
 
 def test_the_start_uses_the_vocal_tracts_phase(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightspeech.vocoders.griffin_lim import GriffinLim
-    from tests.test_griffin_lim import spoken_like
 
     vocoder, mel = GriffinLim(iterations=0), spoken_like()
     target = mel.exp()
-    from lightspeech.vocoders.excitation import Excitation
-    from lightspeech.vocoders.pitch import track_pitch
 
     excitation = Excitation(track_pitch(mel), 0)
     with_phase = vocoder._start(target, excitation, 0, len(mel))

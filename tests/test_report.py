@@ -311,10 +311,6 @@ def test_markup_in_any_field_is_only_text() -> None:
 
 
 def test_sound_beyond_full_scale_is_scaled_not_clipped() -> None:
-    import base64
-    import io
-
-    import soundfile
 
     given = entry()
     loud = replace(given, student=replace(given.student, wav=4 * given.student.wav))
@@ -332,7 +328,6 @@ def test_one_sentence_that_was_cut_off_is_enough_to_tell() -> None:
     cut = replace(given.teacher, pieces=[replace(first, stopped=False), second])
     cut_entry = replace(given, teacher=cut)
     assert "did not stop by itself" in Elements(rendered(cut_entry)).text
-    from lightspeech.evaluation.report import entry_record
 
     assert entry_record(cut_entry)["teacher"]["stopped"] is False
 

@@ -271,9 +271,6 @@ def test_the_teachers_sound_and_pauses(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    import soundfile
-
-    from lightspeech import synthesis
 
     (tmp_path / "teacher.pt").write_bytes(b"weights")
     monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: PlantedTeacher())

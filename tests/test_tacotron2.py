@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lightspeech.text import encode
 from tacotron2 import Tacotron2, Tacotron2Config, TeacherOutput
 from tacotron2.dropout import BLOCK, PrenetDropout
+from tacotron2.load import BUNDLED, PRETRAINED, load_tacotron2
 from tests.tacotron2_recipe import MINI, draw_tacotron2
 
 Golden = Mapping[str, np.ndarray]
@@ -389,10 +391,8 @@ def test_a_seed_gives_the_same_utterance_on_a_gpu(golden: Golden) -> None:
 
 
 def test_the_bundled_teacher_says_the_same_in_any_batch() -> None:
-    from lightspeech.text import encode
-    from tacotron2 import default_checkpoint, load_tacotron2
 
-    teacher = load_tacotron2(default_checkpoint())
+    teacher = load_tacotron2(PRETRAINED / BUNDLED)
     lines = (Path(__file__).parent.parent / "data" / "heldout.txt").read_text().splitlines()
     ids = [np.array(encode(line)) for line in lines[:6]]
     together = teacher.infer(*batch(*ids), seeds=range(6))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightspeech.checkpoint import load_state, load_voice
 from lightspeech.config import Config, TrainingConfig
+from lightspeech.data import validation_batches
 from lightspeech.distillation import validate
 from lightspeech.errors import InputError
 from lightspeech.interrupt import StopRequest
@@ -299,7 +300,6 @@ def test_many_steps_in_a_row_that_are_not_finite_end_it(
 
 
 def test_validation_does_not_depend_on_the_batches(store: LabelStore, tmp_path: Path) -> None:
-    from lightspeech.data import validation_batches
 
     with open_run(tmp_path / "run", resume=False) as run:
         training = Training(store, run, tiny_config())
@@ -516,8 +516,6 @@ def test_the_time_of_all_sittings_counts(store: LabelStore, tmp_path: Path) -> N
 
 
 def test_the_length_ratio_is_ours_over_theirs(store: LabelStore, tmp_path: Path) -> None:
-    from lightspeech.data import validation_batches
-    from lightspeech.distillation import validate
 
     with open_run(tmp_path / "run", resume=False) as run:
         training = Training(store, run, tiny_config())
