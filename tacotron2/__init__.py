@@ -20,8 +20,8 @@ The package stands alone: it imports nothing from `lightspeech`.
 
 from __future__ import annotations
 
+from safeload import CheckpointError
 from tacotron2.config import AUDIO_FACTS, N_SYMBOLS, Tacotron2Config
-from tacotron2.errors import CheckpointError
 from tacotron2.load import checkpoints, default_checkpoint, load_tacotron2
 from tacotron2.model import Tacotron2, TeacherOutput
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 
-from tacotron2.errors import CheckpointError
+from safeload import CheckpointError
 
 N_SYMBOLS = 148
 """Symbols of the published text front end; a checkpoint with another count speaks another table."""

@@ -8,18 +8,20 @@ the SHA-256 of the safetensors file, which is verified when it is loaded.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-
-from tacotron2.checkpoint_file import FORMAT, VERSION, description_path, read_checkpoint_file
-from tacotron2.errors import CheckpointError
-from tacotron2.load import build_tacotron2, find_weights
+from safeload import (
+    CheckpointError,
+    check_target,
+    description_path,
+    find_state_dict,
+    read_checkpoint_file,
+    write_checkpoint,
+)
+from tacotron2.load import KIND, build_tacotron2
 
 
 def convert(
@@ -35,22 +37,13 @@ def convert(
     Raises CheckpointError if `old` cannot be loaded as a Tacotron 2, if `new` does not end in
     .safetensors, or if it or its JSON exists and `overwrite` is not set.
     """
-    new = Path(new)
-    beside = description_path(new)
-    if new.suffix != ".safetensors":
-        raise CheckpointError(f"{new}: expected a name that ends in .safetensors")
-    existing = [str(path) for path in (new, beside) if path.exists()]
-    if existing and not overwrite:
-        raise CheckpointError(f"{' and '.join(existing)} exist; choose another name or --overwrite")
-    file = read_checkpoint_file(old, hint="expected the Tacotron 2 checkpoint to convert")
+    check_target(new, overwrite)
+    file = read_checkpoint_file(
+        old, replace(KIND, hint="expected the Tacotron 2 checkpoint to convert")
+    )
     model = build_tacotron2(file)  # checks everything; the weights below keep their precision
     names = model.state_dict().keys()
-    weights = {n: w.contiguous().clone() for n, w in find_weights(file).items() if n in names}
-    content = save(weights, metadata={"format": "pt"})
     description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "config": model.config.as_dict(),
         "audio": model.audio_facts,
@@ -58,22 +51,8 @@ def convert(
         "licence": licence,
         "converted_from": {"name": file.path.name, "sha256": file.sha256},
     }
-    try:
-        _write(new, content)
-        _write(beside, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
-    except OSError as e:
-        raise CheckpointError(f"cannot write {new}: {e.strerror or e}") from e
-    return description
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    weights = {n: w for n, w in find_state_dict(file).items() if n in names}
+    return write_checkpoint(new, weights, description, KIND, overwrite)
 
 
 def main() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from tacotron2.checkpoint_file import CheckpointFile, read_checkpoint_file
-from tacotron2.config import N_SYMBOLS, Tacotron2Config
-from tacotron2.errors import CheckpointError
+from safeload import (
+    CheckpointError,
+    CheckpointFile,
+    Kind,
+    check_shapes,
+    find_state_dict,
+    read_checkpoint_file,
+    single_precision,
+)
+from tacotron2.config import AUDIO_FACTS, N_SYMBOLS, Tacotron2Config
 from tacotron2.model import Tacotron2
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -24,12 +28,16 @@ PUBLISHED = "tacotron2_statedict.pt"
 
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 
-# Other models that people take for this one, by the names of their parameters.
-_OTHER_MODELS = {
-    "WaveGlow (a vocoder)": re.compile(r"(WN|convinv)\.\d|upsample\.(weight|bias)$"),
-    "HiFi-GAN (a vocoder)": re.compile(r"(conv_pre|conv_post|resblocks\.\d|ups\.\d)"),
-    "LightSpeech (the student)": re.compile(r"duration_predictor\."),
-}
+KIND = Kind(
+    name="Tacotron 2",
+    example=f"NVIDIA's {PUBLISHED}",
+    marks=re.compile(r"decoder\.prenet\."),
+    audio_facts=AUDIO_FACTS,
+    format="tacotron2",
+    converter="python -m tacotron2.convert",
+    hint=f"expected a Tacotron 2 checkpoint such as NVIDIA's {PUBLISHED}: give its path or put it "
+    f"into {PRETRAINED}",
+)
 
 
 def checkpoints(folder: Path = PRETRAINED) -> list[Path]:
@@ -82,12 +90,12 @@ def load_tacotron2(path: str | Path, device: str | torch.device = "cpu") -> Taco
         CheckpointError: the file is missing, damaged, something else, or does not fit; one line
             says what is wrong and what to do.
     """
-    return build_tacotron2(read_checkpoint_file(path, hint=_where_to_get_one()), device)
+    return build_tacotron2(read_checkpoint_file(path, KIND), device)
 
 
 def build_tacotron2(file: CheckpointFile, device: str | torch.device = "cpu") -> Tacotron2:
     """The model in a checkpoint file that has been read; see `load_tacotron2`."""
-    weights = find_weights(file)
+    weights = find_state_dict(file)
     try:
         config = Tacotron2Config.from_state_dict(weights)
     except CheckpointError as e:
@@ -104,110 +112,23 @@ def build_tacotron2(file: CheckpointFile, device: str | torch.device = "cpu") ->
         )
     with torch.device("meta"):
         model = Tacotron2(config)
-    _check_shapes(file.path, weights, model.state_dict())
-    model.load_state_dict(_single_precision(file.path, weights, model), assign=True)
+    expected = model.state_dict()
+    # Checkpoints from before PyTorch 0.4.1 lack batch norm's counters, which only training uses.
+    check_shapes(file, weights, expected, optional=_is_counter)
+    floats = single_precision(file, {n: w for n, w in weights.items() if not _is_counter(n)})
+    model.load_state_dict(
+        {
+            name: weights.get(name, torch.tensor(0)).to(torch.int64)
+            if _is_counter(name)
+            else floats[name]
+            for name in expected
+        },
+        assign=True,
+    )
     model.audio_facts = dict(file.audio_facts)
     model.source = {"path": str(file.path), "name": file.path.stem, "sha256": file.sha256}
     return model.to(device).eval()
 
 
-def find_weights(file: CheckpointFile) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, without `module.` prefixes; CheckpointError without one."""
-    content = file.content
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{file.path} holds a {type(content).__name__}; expected a Tacotron 2 state dict"
-        )
-    weights = {
-        re.sub(r"^(module\.)+", "", str(name)): value
-        for name, value in content.items()
-        if isinstance(value, Tensor)
-    }
-    if "embedding.weight" not in weights or not any(n.startswith("decoder.pre") for n in weights):
-        raise CheckpointError(f"{file.path} {_what_it_is(content)}; {_where_to_get_one()}")
-    others = sorted(str(name) for name in content if not isinstance(content[name], Tensor))
-    if others:
-        raise CheckpointError(
-            f"{file.path}: expected only tensors in the state dict, got {_first(others)}"
-        )
-    return weights
-
-
-def _what_it_is(content: Mapping[Any, Any]) -> str:
-    """Says what a file without Tacotron 2's weights holds instead."""
-    names = [str(name) for name in content]
-    for value in content.values():  # a state dict one level down, such as HiFi-GAN's "generator"
-        if isinstance(value, Mapping):
-            names += [str(name) for name in value]
-    names = [name.removeprefix("module.") for name in names]
-    for model, pattern in _OTHER_MODELS.items():
-        if any(pattern.match(name) for name in names):
-            return f"is a checkpoint of {model}, not of Tacotron 2"
-    found = f"its entries are {_first(names)}" if names else "it is empty"
-    return f"has none of Tacotron 2's weights ({found})"
-
-
-def _where_to_get_one() -> str:
-    return (
-        f"expected a Tacotron 2 checkpoint such as NVIDIA's {PUBLISHED}: give its path or put it "
-        f"into {PRETRAINED}"
-    )
-
-
-def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
-    # Checkpoints from before PyTorch 0.4.1 lack batch norm's counters, which only training uses.
-    missing = [n for n in model if n not in weights and not n.endswith("num_batches_tracked")]
-    surplus = [n for n in weights if n not in model]
-    wrong = [
-        f"{n} is {tuple(weights[n].shape)}, expected {tuple(model[n].shape)}"
-        for n in model
-        if n in weights and weights[n].shape != model[n].shape
-    ]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} weights are missing: {_first(missing)}")
-    if surplus:
-        problems.append(f"{len(surplus)} weights are not Tacotron 2's: {_first(surplus)}")
-    if wrong:
-        problems.append(f"{len(wrong)} weights have a wrong shape: {_first(wrong)}")
-    if problems:
-        raise CheckpointError(
-            f"{path} does not fit Tacotron 2: {'; '.join(problems)}; "
-            "use a checkpoint of NVIDIA's Tacotron 2, without changes to its layers"
-        )
-
-
-def _single_precision(
-    path: Path, weights: Mapping[str, Tensor], model: Tacotron2
-) -> dict[str, Tensor]:
-    """The weights as the model needs them: float32, finite, in its order."""
-    result = {}
-    broken = []
-    for name, expected in model.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            result[name] = weights.get(name, torch.tensor(0)).detach().to(torch.int64)
-            continue
-        if not weights[name].is_floating_point():
-            raise CheckpointError(
-                f"{path}: {name} is of type {weights[name].dtype}; expected half or single "
-                "precision, so convert from the original checkpoint, before it was quantised"
-            )
-        weight = weights[name].detach().to(expected.dtype).contiguous()
-        if not torch.isfinite(weight).all():
-            broken.append(name)
-        result[name] = weight
-    if broken:
-        raise CheckpointError(
-            f"{path}: {len(broken)} weights hold numbers that are not finite (NaN or infinite): "
-            f"{_first(broken)}; the training that made it diverged, so use an earlier checkpoint"
-        )
-    return result
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    shown = [name if name.isprintable() else ascii(name) for name in names[:count]]
-    return ", ".join(shown) + (", ..." if len(names) > count else "")
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")

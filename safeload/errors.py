@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CheckpointError(ValueError):
-    """A file that is not a Tacotron 2 checkpoint that this package can run.
+    """A file that does not hold what it was loaded for.
 
     The message is one line: what was expected, what was found and what to do next.
     """

@@ -1,0 +1,75 @@
+"""Writes weights as safetensors with a JSON beside them that describes and vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from safeload.checkpoint_file import Kind, description_path
+from safeload.errors import CheckpointError
+
+
+def check_target(new: str | Path, overwrite: bool) -> Path:
+    """`new` as a path; CheckpointError if its name is wrong, or it exists and must not."""
+    new = Path(new)
+    if new.suffix != ".safetensors":
+        raise CheckpointError(f"{new}: expected a name that ends in .safetensors")
+    existing = [str(path) for path in (new, description_path(new)) if path.exists()]
+    if existing and not overwrite:
+        raise CheckpointError(f"{' and '.join(existing)} exist; choose another name or --overwrite")
+    return new
+
+
+def write_checkpoint(
+    new: str | Path,
+    weights: Mapping[str, Tensor],
+    description: Mapping[str, Any],
+    kind: Kind,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes NEW.safetensors and NEW.json; returns the JSON's content.
+
+    Killed between the two, it leaves weights without a JSON, never with another's.
+
+    Args:
+        new: the name, which ends in .safetensors.
+        description: what the JSON says beside format, version and SHA-256.
+        kind: whose format and version that are.
+        overwrite: replace existing files.
+
+    Raises:
+        CheckpointError: the name is wrong, exists, or cannot be written to.
+    """
+    new = check_target(new, overwrite)
+    content = save({n: w.contiguous().clone() for n, w in weights.items()}, {"format": "pt"})
+    whole = {
+        "format": kind.format,
+        "version": kind.version,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        **description,
+    }
+    try:
+        description_path(new).unlink(missing_ok=True)
+        _write(new, content)
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        _write(description_path(new), text.encode())
+    except OSError as e:
+        raise CheckpointError(f"cannot write {new}: {e.strerror or e}") from e
+    return whole
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The file appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
