@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from safeload.errors import CheckpointError
@@ -106,6 +106,8 @@ def read_checkpoint_file(path: str | Path, kind: Kind) -> CheckpointFile:
         if start[8:9] == b"{" and start[6:8] == b"\0\0":  # length of a JSON header, and the header
             description = _read_description(path, digest, kind)
             content = load_file(path)
+            if description is not None:
+                _check_audio_facts(path, description)
         elif start.startswith((b"PK\x03\x04", b"\x80")):
             content = read_torch_file(path, kind.modules)
         else:
@@ -125,7 +127,7 @@ def read_checkpoint_file(path: str | Path, kind: Kind) -> CheckpointFile:
 def _refusal(path: Path, asked: str, kind: Kind) -> str:
     """The message for a pickle that asks for something beyond what checkpoints hold."""
     asked = asked if asked.isprintable() and len(asked) <= 80 else ascii(asked[:80])
-    if asked.startswith("glow."):
+    if asked.startswith("glow.") and "glow" not in kind.modules:
         return (
             f"{path} is a whole pickled WaveGlow (a vocoder), not a {kind.name} checkpoint; "
             f"{kind.advice}"
@@ -174,10 +176,12 @@ def _read_description(path: Path, digest: str, kind: Kind) -> dict[str, Any] | N
         description = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{beside} is not readable JSON ({e}); restore it") from e
-    if not isinstance(description, dict) or description.get("format") != kind.format:
+    found = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(description, dict) or found != kind.format:
+        shown = ascii(found[:40]) if isinstance(found, str) else "missing"
         raise CheckpointError(
-            f"{beside} does not describe a {kind.name} checkpoint (its format is not "
-            f"{kind.format!r}); restore the one that {kind.converter} wrote"
+            f"{beside} does not describe a {kind.name} checkpoint (its format is {shown}, not "
+            f"{kind.format!r}); restore the one that {kind.converter} wrote, or give another file"
         )
     if description.get("version") != kind.version:
         raise CheckpointError(
@@ -193,6 +197,21 @@ def _read_description(path: Path, digest: str, kind: Kind) -> dict[str, Any] | N
     if not isinstance(facts, dict) or facts.keys() != kind.audio_facts.keys():
         raise CheckpointError(f"{beside}: expected audio facts {', '.join(kind.audio_facts)}")
     return description
+
+
+def _check_audio_facts(path: Path, description: dict[str, Any]) -> None:
+    """The JSON's must be those that the weights were written with, if these say."""
+    with safe_open(path, "pt") as file:
+        written = json.loads((file.metadata() or {}).get("audio", "null"))
+    if written is not None and written != description["audio"]:
+        different = [n for n, fact in description["audio"].items() if fact != written.get(n)]
+        raise CheckpointError(
+            f"{description_path(path)} gives other audio facts than {path.name} was written with: "
+            + ", ".join(
+                f"{n} {description['audio'][n]!r} for {written.get(n)!r}" for n in different
+            )
+            + "; restore it"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -94,9 +94,12 @@ class _Machine:
         self.calls = calls
         self.stack: list[Any] = []
         self.memo: dict[Any, Any] = {}
+        self.steps = 0
+        self.copied = 0
 
     def run(self, file: BinaryIO) -> Any:
         for opcode, argument, _ in pickletools.genops(file):
+            self.steps += 1
             name = opcode.name
             if name in _LITERALS:
                 self.stack.append(argument)
@@ -198,6 +201,8 @@ class _Machine:
             # Nothing else is a key in a checkpoint, and hashing a deep tuple can end a process.
             if not isinstance(key, str | int | float | bytes | None):
                 raise TypeError("an odd key in a dictionary")
+            if isinstance(key, int) and key.bit_length() > 64:
+                raise ValueError("a key of many digits in a dictionary")
             target[key] = value
 
     def _refer(self, module: Any, name: Any) -> Reference:
@@ -214,13 +219,25 @@ class _Machine:
         if function.name in self.calls:
             return self.calls[function.name](*arguments)
         if function.name == _ORDERED_DICTIONARY:
-            pairs = arguments[0] if arguments else []
-            self.stack.append({})
-            self._set_items([item for key, value in pairs for item in (key, value)])
-            return self.stack.pop()
+            return self._ordered_dictionary(*arguments)
         if function.name in _SETS:
-            return list(*arguments)
+            (items,) = arguments or ([],)
+            if not isinstance(items, list):
+                raise TypeError("a set of what is no list")
+            return items  # itself: a pickle that asked for copies of copies could fill the memory
         return PickledObject(function.name)
+
+    def _ordered_dictionary(self, pairs: Any = ()) -> dict[Any, Any]:
+        if not isinstance(pairs, list | tuple):
+            raise TypeError("an ordered dictionary of what is no list")
+        # Each pair took a step to be read; more of them are copies of the same list, over and over.
+        self.copied += len(pairs)
+        if self.copied > self.steps:
+            raise ValueError("more ordered dictionaries than it has items for")
+        self.stack.append({})
+        self._set_items([item for key, value in pairs for item in (key, value)])
+        dictionary: dict[Any, Any] = self.stack.pop()
+        return dictionary
 
     def _instance(self, of: Any) -> PickledObject:
         if not isinstance(of, Reference):
@@ -234,5 +251,7 @@ class _Machine:
         if not isinstance(target, PickledObject):
             raise TypeError("attributes of what is no object")
         if isinstance(state, dict):
-            target.state.update(state)
+            if target.state:
+                raise ValueError("attributes that are given twice")
+            target.state = state  # not a copy, for the same reason as above
         # else: of a numpy type, say, in a form of its own that nobody reads here

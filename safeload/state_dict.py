@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from safeload.checkpoint_file import CheckpointFile
 from safeload.errors import CheckpointError
 from safeload.pickled import PickledObject
 from safeload.torch_file import weights_of
+
+_ENOUGH = 10_000
+"""names that tell one model from another"""
 
 _PLACES = ("state_dict", "model", "generator")
 
@@ -46,11 +50,16 @@ def find_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file.path} holds a {type(content).__name__}; expected a {file.kind.name} state dict"
         )
-    weights = {
-        re.sub(r"^(module\.)+", "", str(name)): value
-        for name, value in content.items()
-        if isinstance(value, Tensor)
-    }
+    weights: dict[str, Tensor] = {}
+    for full_name, value in content.items():
+        if isinstance(value, Tensor):
+            name = re.sub(r"^(module\.)+", "", str(full_name))
+            if name in weights:
+                raise CheckpointError(
+                    f"{file.path} has {first([name])} twice, with and without module.; "
+                    "expected one model's weights"
+                )
+            weights[name] = value
     if not any(file.kind.marks.match(name) for name in weights):
         raise CheckpointError(f"{file.path} {_what_it_is(file, content)}; {file.kind.advice}")
     others = sorted(str(name) for name, value in content.items() if not isinstance(value, Tensor))
@@ -58,7 +67,24 @@ def find_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file.path}: expected only tensors in the state dict, got {first(others)}"
         )
+    overlapping = [name for name, weight in weights.items() if _overlaps(weight)]
+    if overlapping:
+        raise CheckpointError(
+            f"{file.path}: elements of {first(overlapping)} lie upon each other; the file is "
+            "damaged, or the model was saved after expand(): save contiguous copies"
+        )
     return weights
+
+
+def _overlaps(weight: Tensor) -> bool:
+    """Whether elements share memory, which a trained weight's cannot, and a damaged stride's do."""
+    reach = 0
+    for stride, size in sorted(zip(weight.stride(), weight.shape, strict=True)):
+        if size > 1 and weight.numel():
+            if stride <= reach:
+                return True
+            reach += (size - 1) * stride
+    return False
 
 
 def _weights_of(file: CheckpointFile, module: PickledObject) -> dict[str, Tensor]:
@@ -66,7 +92,7 @@ def _weights_of(file: CheckpointFile, module: PickledObject) -> dict[str, Tensor
         return weights_of(module)
     except (TypeError, ValueError, AttributeError) as e:
         raise CheckpointError(
-            f"{file.path} holds a {module.name} that makes no sense ({e}); "
+            f"{file.path} holds a {first([module.name])} that makes no sense ({first([str(e)])}); "
             "copy or download it again and compare its size with the original's"
         ) from e
 
@@ -75,8 +101,8 @@ def _what_it_is(file: CheckpointFile, content: Mapping[Any, Any]) -> str:
     """Says what a file without the wanted weights holds instead."""
     names = [str(name) for name in content]
     for value in content.values():  # a state dict one level down
-        if isinstance(value, Mapping):
-            names += [str(name) for name in value]
+        if isinstance(value, Mapping) and len(names) < _ENOUGH:
+            names += [str(name) for name in islice(value, _ENOUGH)]
     names = [name.removeprefix("module.") for name in names]
     for model, (what, pattern) in _MODELS.items():
         if model != file.kind.name and any(re.match(pattern, name) for name in names):
@@ -123,7 +149,7 @@ def single_precision(file: CheckpointFile, weights: Mapping[str, Tensor]) -> dic
     for name, weight in weights.items():
         if not weight.is_floating_point():
             raise CheckpointError(
-                f"{file.path}: {name} is of type {weight.dtype}; expected half or single "
+                f"{file.path}: {first([name])} is of type {weight.dtype}; expected half or single "
                 "precision, so convert from the original checkpoint, before it was quantised"
             )
         result[name] = weight.detach().to(torch.float32).contiguous()
@@ -140,5 +166,6 @@ def single_precision(file: CheckpointFile, weights: Mapping[str, Tensor]) -> dic
 
 def first(names: list[str], count: int = 3) -> str:
     """The first few names, fit for a line of text."""
-    shown = [name if name.isprintable() else ascii(name) for name in names[:count]]
+    short = [name if len(name) <= 200 else f"{name[:200]}..." for name in names[:count]]
+    shown = [name if name.isprintable() else ascii(name) for name in short]
     return ", ".join(shown) + (", ..." if len(names) > count else "")

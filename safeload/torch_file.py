@@ -20,8 +20,8 @@ from torch import Tensor
 
 from safeload.pickled import PickledObject, Reference, read_pickle
 
-LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""PyTorch's magic number, pickled: how a legacy file begins"""
+LEGACY_STARTS = tuple(b"\x80%c\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." % p for p in (2, 3))
+"""PyTorch's magic number, pickled with either protocol: how a legacy file begins"""
 
 _STORAGES = {
     "torch.FloatStorage": torch.float32,
@@ -60,6 +60,8 @@ _BESIDE_MODULES = (
     "torch.nn.backends.thnn._get_thnn_function_backend",
 )
 _MAX_AXES = 8
+_MAX_NAME = 500
+_MAX_ENTRIES = 100_000
 
 
 class Unsupported(Exception):  # noqa: N818 - says what the file is, not that it is damaged
@@ -97,10 +99,10 @@ def read_torch_file(path: Path, modules: frozenset[str]) -> Any:
         ValueError, RuntimeError, zipfile.BadZipFile and many more: it is damaged.
     """
     with open(path, "rb") as file:
-        start = file.read(len(LEGACY_START))
+        start = file.read(len(LEGACY_STARTS[0]))
     if start.startswith(b"PK"):
         return _read_zip(path, _Names(modules))
-    if start != LEGACY_START:
+    if start not in LEGACY_STARTS:
         raise Unsupported("is a pickle that PyTorch did not write")
     return _read_legacy(path, _Names(modules))
 
@@ -159,7 +161,8 @@ def _read_legacy(path: Path, allowed: Container[str]) -> Any:
         storages = _Storages(load, file.size())
         content = read_pickle(file, allowed, storages.find, _CALLS)  # type: ignore[arg-type]
         keys = read_pickle(file, (), plain, {})  # type: ignore[arg-type]
-        if not isinstance(keys, list) or sorted(keys) != sorted(awaited):
+        # PyTorch writes them in order, which reveals two that have been exchanged.
+        if not isinstance(keys, list) or keys != sorted(awaited):
             raise ValueError("its list of tensors is another")
         for key in keys:
             target = awaited[key]
@@ -245,6 +248,8 @@ def _parameter(tensor: Any, *_: Any) -> Tensor:
 
 
 def _size(sizes: Any = ()) -> tuple[Any, ...]:
+    if not isinstance(sizes, tuple | list) or len(sizes) > _MAX_AXES:
+        raise TypeError("a size that is none")
     return tuple(sizes)
 
 
@@ -263,6 +268,7 @@ def weights_of(module: PickledObject) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
+    entries = 0  # bounded, as are the names: parts of a pickle can be referred to over and over
     waiting: list[tuple[str, Any]] = [("", module)]
     while waiting:
         prefix, part = waiting.pop()
@@ -271,10 +277,15 @@ def weights_of(module: PickledObject) -> dict[str, Tensor]:
         if not isinstance(part, PickledObject) or id(part) in seen:
             raise TypeError(f"{prefix} in it is no module of its own")
         seen.add(id(part))
-        for kind in ("_parameters", "_buffers"):
+        for kind in ("_parameters", "_buffers", "_modules"):
             for name, value in part.state.get(kind, {}).items():
-                if isinstance(value, Tensor):
+                entries += 1
+                if not isinstance(name, str) or len(prefix) + len(name) > _MAX_NAME:
+                    raise ValueError("names of parts that are no names")
+                if entries > _MAX_ENTRIES:
+                    raise ValueError(f"more than {_MAX_ENTRIES} parts")
+                if kind == "_modules":
+                    waiting.append((f"{prefix}{name}.", value))
+                elif isinstance(value, Tensor):
                     weights[f"{prefix}{name}"] = value
-        for name, child in part.state.get("_modules", {}).items():
-            waiting.append((f"{prefix}{name}.", child))
     return weights

@@ -48,7 +48,11 @@ def write_checkpoint(
         CheckpointError: the name is wrong, exists, or cannot be written to.
     """
     new = check_target(new, overwrite)
-    content = save({n: w.contiguous().clone() for n, w in weights.items()}, {"format": "pt"})
+    inside = {"format": "pt"}
+    if "audio" in description:  # in the file itself too, where its checksum covers them; alone, as
+        # safetensors would write two entries in an order that changes from run to run
+        inside = {"audio": json.dumps(description["audio"], sort_keys=True)}
+    content = save({n: w.contiguous().clone() for n, w in weights.items()}, inside)
     whole = {
         "format": kind.format,
         "version": kind.version,
