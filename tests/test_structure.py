@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("lightspeech", "tacotron2", "waveglow")
+PACKAGES = ("lightspeech", "safeload", "tacotron2", "waveglow")
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -28,10 +28,15 @@ def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("package", ["tacotron2", "waveglow"])
-def test_teachers_and_vocoders_stand_alone(package: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "may_use"),
+    [("tacotron2", {"safeload"}), ("waveglow", {"safeload"}), ("safeload", set())],
+)
+def test_teachers_and_vocoders_stand_alone(package: str, may_use: set[str]) -> None:
+    assert sources(package)
+    others = set(PACKAGES) - {package} - may_use
     for path in sources(package):
-        foreign = {name for name in imported_modules(path) if name.split(".")[0] == "lightspeech"}
+        foreign = {name for name in imported_modules(path) if name.split(".")[0] in others}
         assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
 
 
