@@ -1,6 +1,8 @@
-"""The vocoder interface, pitch tracking, and Griffin-Lim held against signals that we plant."""
+"""Pitch tracking and Griffin-Lim, held against signals that we plant."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from librosa import griffinlim
 
 from lightspeech.audio import AUDIO_FACTS, HOP_LENGTH, SAMPLE_RATE, mel_filters, mel_spectrogram
 from lightspeech.errors import InputError
-from lightspeech.vocoders import VOCODERS, check_mel, griffin_lim, load_vocoder
+from lightspeech.vocoders import griffin_lim, load_vocoder, pitch
 from lightspeech.vocoders.excitation import Excitation
 from lightspeech.vocoders.griffin_lim import GriffinLim
 from lightspeech.vocoders.pitch import track_pitch
@@ -38,52 +40,22 @@ def spoken_like() -> torch.Tensor:
     return mel_spectrogram(torch.cat([voice(pitch), torch.zeros(5000)]))
 
 
-# --- the interface
+# --- what every vocoder keeps to
 
 
-def test_load_vocoder_keeps_the_contract() -> None:
-    for name in VOCODERS:
-        vocoder = load_vocoder(name)
-        assert vocoder.name == name
-        assert vocoder.audio_facts == AUDIO_FACTS
-        wav = vocoder(torch.full((7, 80), -4.0))
-        assert wav.shape == (7 * HOP_LENGTH,)
-        assert wav.dtype == torch.float32
+def test_griffin_lim_keeps_the_contract() -> None:
+    vocoder = load_vocoder("griffin-lim")
+    assert isinstance(vocoder, GriffinLim)
+    assert vocoder.name == "griffin-lim"
+    assert vocoder.audio_facts == AUDIO_FACTS
+    wav = vocoder(torch.full((7, 80), -4.0))
+    assert wav.shape == (7 * HOP_LENGTH,)
+    assert wav.dtype == torch.float32
 
 
-def test_an_unknown_vocoder_lists_the_known() -> None:
-    with pytest.raises(InputError, match="no vocoder 'wavenet': expected one of griffin-lim"):
-        load_vocoder("wavenet")
-
-
-def test_a_vocoder_for_other_mels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    vocoder = GriffinLim()
-    vocoder.audio_facts["mel_fmax"] = 11025.0
-    monkeypatch.setattr(griffin_lim, "GriffinLim", lambda device: vocoder)
-    with pytest.raises(
-        InputError, match=r"the vocoder griffin-lim .* mel_fmax is 11025.0, expected"
-    ):
-        load_vocoder()
-
-
-@pytest.mark.parametrize(
-    ("mel", "message"),
-    [
-        (torch.zeros(0, 80), "expected a mel of at least one frame, got none"),
-        (torch.zeros(5, 79), r"shape \(frames, 80\), got torch.float32 of shape \(5, 79\)$"),
-        (torch.zeros(80, 5), "; transpose it"),
-        (torch.zeros(1, 5, 80), r"of shape \(1, 5, 80\)"),
-        (torch.zeros(5, 80, dtype=torch.int64), "got torch.int64"),
-        (torch.full((5, 80), float("nan")), "400 of the mel's 400 values are NaN or infinite"),
-        (torch.full((5, 80), float("-inf")), "values are NaN or infinite"),
-        (torch.full((5, 80), 60.0), "the mel reaches 60, expected natural logs"),
-    ],
-)
-def test_mels_that_no_vocoder_takes(mel: torch.Tensor, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        check_mel(mel)
-    with pytest.raises(InputError, match=message):
-        load_vocoder()(mel)
+def test_a_bad_mel_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="400 of the mel's 400 values are NaN or infinite"):
+        GriffinLim().stream(torch.full((5, 80), float("nan")))  # no piece was asked for yet
 
 
 def test_iterations_must_not_be_negative() -> None:
@@ -121,6 +93,81 @@ def test_voicing_follows_the_sound() -> None:
     assert (found[38:] == 0).mean() > 0.9
 
 
+def plain_viterbi(scores: np.ndarray) -> np.ndarray:
+    """The best path through all the scores (T, C) at once, by a dense table of transitions."""
+    n_candidates = scores.shape[1]
+    unvoiced = n_candidates
+    steps = np.abs(np.arange(n_candidates)[:, None] - np.arange(n_candidates))
+    moves = np.full((n_candidates + 1, n_candidates + 1), -0.6)  # [from, to]
+    moves[:-1, :-1] = np.where(steps <= 5, -0.02 * steps, -np.inf)
+    moves[-1, -1] = 0
+    gains = np.pad(scores.astype(np.float64), ((0, 0), (0, 1)), constant_values=0.45)
+    total, origins = gains[0], []
+    for gain in gains[1:]:
+        arrived = total[:, None] + moves
+        origins.append(arrived.argmax(axis=0))
+        total = arrived.max(axis=0) + gain
+    path = [int(total.argmax())]
+    for origin in reversed(origins):
+        path.append(int(origin[path[-1]]))
+    assert unvoiced in path
+    return np.array(path[::-1])
+
+
+def random_scores(n_frames: int) -> np.ndarray:
+    """(T, C): a peak that wanders among noise and is there about half of the time."""
+    random = np.random.default_rng(7)
+    n_candidates = pitch._N_CANDIDATES
+    peak = n_candidates / 2 + 40 * np.sin(np.cumsum(random.normal(0, 0.1, n_frames)))
+    height = 0.5 + 0.3 * np.sin(np.cumsum(random.normal(0, 0.15, n_frames)))
+    away = np.arange(n_candidates) - peak[:, None]
+    scores = height[:, None] * np.exp(-0.5 * (away / 3) ** 2)
+    return (scores + random.normal(0, 0.1, scores.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [1, 13, 100, 700])
+def test_the_path_found_piece_by_piece_is_the_best_of_the_whole(size: int) -> None:
+    scores = random_scores(700)
+    pieces = [scores[first : first + size] for first in range(0, len(scores), size)]
+    found = list(pitch._best_path(pieces))
+    np.testing.assert_array_equal(
+        np.concatenate([path for _, path in found]), plain_viterbi(scores)
+    )
+    np.testing.assert_array_equal(np.concatenate([kept for kept, _ in found]), scores)
+    if size <= 100:
+        assert len(found) > 3  # most of the path is given out before the scores end
+
+
+def test_a_path_that_stays_open_is_decided_after_a_while() -> None:
+    # A voice that is exactly as likely as none: which of the two it is the end alone could tell.
+    scores = np.zeros((512, pitch._N_CANDIDATES), dtype=np.float32)
+    scores[:, 60] = pitch._UNVOICED_SCORE
+    waiting, longest, states = 0, 0, set()
+
+    def pieces() -> Iterator[np.ndarray]:
+        nonlocal waiting, longest
+        for _ in range(20):
+            waiting += len(scores)
+            longest = max(longest, waiting)
+            yield scores
+
+    for _, path in pitch._best_path(pieces()):
+        waiting -= len(path)
+        states.update(path.tolist())
+    assert waiting == 0
+    assert longest <= pitch._LONGEST_WAIT + len(scores)
+    assert states <= {60, pitch._UNVOICED}
+
+
+def test_pitch_does_not_depend_on_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel = spoken_like()
+    whole = track_pitch(mel)
+    assert 0 < (whole > 0).mean() < 1
+    monkeypatch.setattr(pitch, "_PIECE", 10)
+    np.testing.assert_allclose(track_pitch(mel), whole, rtol=1e-4)
+    np.testing.assert_allclose(track_pitch(mel.double()), whole, rtol=1e-4)
+
+
 # --- excitation
 
 
@@ -145,6 +192,18 @@ def test_pieces_of_the_excitation_fit() -> None:
         torch.testing.assert_close(make(7, 19), make(0, 30)[7:22], rtol=0, atol=0)
 
 
+def test_noise_is_white_and_any_of_it_can_be_drawn_alone() -> None:
+    silence = np.zeros(4)
+    noise = Excitation(silence, seed=3).noise(0, 300)
+    torch.testing.assert_close(Excitation(silence, seed=3).noise(190, 200), noise[190:203])
+    far = Excitation(silence, seed=3).noise(10**7, 10**7 + 297)  # at once: nothing before is drawn
+    others = [far, Excitation(silence, seed=4).noise(0, 297), noise[:300].roll(1)]
+    others += [noise[:300].roll(64, dims=0), noise[:300].roll(1, dims=0)]
+    assert noise.square().mean() == pytest.approx(1, abs=0.02)
+    for other in others:  # 76,800 samples: chance correlations have a deviation of 0.0036
+        assert abs((noise[:300] * other).mean()) < 0.02
+
+
 # --- Griffin-Lim
 
 
@@ -163,11 +222,29 @@ def test_same_seed_same_samples() -> None:
     assert not torch.equal(GriffinLim()(mel), GriffinLim(seed=1)(mel))
 
 
-def test_result_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    mel = spoken_like()
-    whole = GriffinLim(iterations=4)(mel)
-    monkeypatch.setattr(griffin_lim, "_CHUNK", 17)
-    torch.testing.assert_close(GriffinLim(iterations=4)(mel), whole, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("chunk", [1, 17, 64, 1000])
+def test_result_does_not_depend_on_the_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    mel, vocoder = spoken_like(), GriffinLim(iterations=4)
+    monkeypatch.setattr(griffin_lim, "_CHUNK", 50)
+    expected = vocoder(mel)
+    monkeypatch.setattr(griffin_lim, "_CHUNK", chunk)
+    torch.testing.assert_close(vocoder(mel), expected, rtol=0, atol=1e-5)
+
+
+def test_pieces_come_one_by_one_and_hold_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel, vocoder = spoken_like(), GriffinLim(iterations=2)
+    monkeypatch.setattr(griffin_lim, "_CHUNK", 40)
+    made = []
+    invert = vocoder._invert
+    monkeypatch.setattr(vocoder, "_invert", lambda *a: made.append(len(a[0])) or invert(*a))
+    pieces = []
+    for piece in vocoder.stream(mel):
+        pieces.append(piece)
+        assert len(made) == len(pieces)
+        assert piece.untyped_storage().nbytes() == 4 * len(piece)
+    assert [len(piece) for piece in pieces] == [40 * 256, 40 * 256, len(mel) % 40 * 256]
+    assert max(made) <= 40 + 2 * 3 * (2 + 2)
+    torch.testing.assert_close(torch.cat(pieces), vocoder(mel), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("hz", [440.0, 1234.0, 3000.0])

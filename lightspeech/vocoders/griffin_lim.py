@@ -12,29 +12,32 @@ pseudo-inverse is nearly as good as the recordings. So this one
 3. iterates between the spectra that some signal has and those that have this mel, again by a
    smooth gain, with momentum (after Perraudin, Balazs and Sondergaard, 2013).
 
-One thread; DNSMOS P.808 / overall of a Tacotron 2 mel and of nine LJSpeech recordings (themselves
-3.89 / 3.25); error: mean absolute difference of the nine's log mels. Speed is relative to librosa's
-60 plain iterations, 5 to 12 times real time. Differences in DNSMOS under 0.05 mean nothing here.
+One thread; DNSMOS P.808 / overall of a Tacotron 2 mel and of thirty LJSpeech recordings (themselves
+3.97 / 3.28); error: mean absolute difference of the thirty's log mels. Speed is relative to
+librosa's 60 plain iterations, 13 times real time on one core of an AMD EPYC. Another seed moves the
+Tacotron 2 mel's scores by up to 0.05 / 0.2 and the recordings' by 0.01 / 0.02.
 
     method                                 speed   Tacotron 2    recordings    error
-    librosa, pseudo-inverse, 60 plain       1.0    3.89 / 2.86   3.54 / 2.75   0.136
-    librosa, pseudo-inverse, 60 fast        1.0    3.87 / 2.86   3.45 / 2.84   0.120
-    librosa, least squares (nnls), 60 fast  0.3    3.87 / 2.87   3.45 / 2.84   0.120
-    step 2 and 3 from noise, 8              8.7    3.89 / 3.15   3.74 / 2.80   0.111
-    steps 1 to 3, 0 iterations             15      3.91 / 3.08   3.72 / 3.14   0.260
-    steps 1 to 3, 4 iterations             13      4.09 / 3.29   3.83 / 3.12   0.119
-    steps 1 to 3, 8 iterations (default)    8.7    4.09 / 3.33   3.87 / 3.14   0.086
-    steps 1 to 3, 16 iterations             5.0    4.06 / 3.39   3.86 / 3.18   0.064
-    steps 1 to 3, 32 iterations             2.9    4.06 / 3.26   3.84 / 3.16   0.053
+    librosa, pseudo-inverse, 60 plain       1.0    3.89 / 2.86   3.64 / 2.80   0.136
+    librosa, pseudo-inverse, 60 fast        1.0    3.88 / 2.86   3.53 / 2.93   0.120
+    librosa, least squares (nnls), 60 fast  0.4    3.88 / 2.86   3.53 / 2.93   0.120
+    step 2 and 3 from noise, 8             11      4.00 / 3.01   3.82 / 2.87   0.119
+    steps 1 to 3, 0 iterations             23      3.84 / 3.18   3.84 / 3.08   0.266
+    steps 1 to 3, 4 iterations             14      4.16 / 3.22   3.91 / 3.15   0.129
+    steps 1 to 3, 8 iterations (default)    9.6    4.15 / 3.26   3.92 / 3.15   0.096
+    steps 1 to 3, 16 iterations             5.8    4.18 / 3.19   3.92 / 3.20   0.070
+    steps 1 to 3, 32 iterations             3.0    4.16 / 3.19   3.92 / 3.23   0.053
 
-The constants below were chosen on these clips. On twelve other recordings (4.00 / 3.29) the default
-has 3.94 / 3.11 and librosa's 60 plain iterations 3.66 / 2.83; it was ahead on each, on both scores.
-For comparison, WaveGlow's real output for a Tacotron 2 mel has 4.06 / 3.27, HiFi-GAN V2's 4.18 /
-3.28. Nothing lies above 8 kHz, where the mel says nothing.
+The constants below were chosen on the mel and on nine recordings. For comparison, WaveGlow's real
+output for a Tacotron 2 mel has 4.06 / 3.27, HiFi-GAN V2's 4.18 / 3.28. Nothing lies above 8 kHz,
+where the mel says nothing.
+
+All of it works on a few seconds at a time, whatever the length of the mel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -51,13 +54,14 @@ from lightspeech.audio import (
     mel_filters,
 )
 from lightspeech.errors import InputError
-from lightspeech.vocoders import check_mel
+from lightspeech.vocoders.chunks import windows
 from lightspeech.vocoders.excitation import Excitation
 from lightspeech.vocoders.pitch import track_pitch
+from lightspeech.vocoders.vocoder import Vocoder, check_mel
 
 _OVERLAP = FFT_SIZE // HOP_LENGTH  # frames under which a sample lies
 _N_BINS = int(MEL_FMAX * FFT_SIZE / SAMPLE_RATE) + 1  # FFT bins below 8 kHz, K; silent above
-_CHUNK = 256  # frames worked on at a time: they stay in the processor's cache
+_CHUNK = 384  # frames worked on at a time: they stay in the processor's cache
 _START_UPDATES = 3  # of the magnitudes before the first phase is used
 _MOMENTUM = 0.7
 _FULLY_VOICED = 2750.0  # Hz; pulses below, noise above _NEVER_VOICED, a mixture in between
@@ -68,7 +72,7 @@ _SMALLEST_MEL = 1e-9  # guards divisions
 _LARGEST_GAIN = 1e3  # of a mel bin in one update, where cancellation left nearly nothing to amplify
 
 
-class GriffinLim:
+class GriffinLim(Vocoder):
     """A vocoder that needs no training (see the module's docstring).
 
     Args:
@@ -102,26 +106,29 @@ class GriffinLim:
         self._lifter = 2 * torch.exp(-0.5 * (quefrency / _LIFTER).square())
         self._lifter[0] = 1
 
+    def stream(self, mel: Tensor) -> Iterator[Tensor]:
+        """As Vocoder.stream; frame t of the mel is centred on sample 256 t.
+
+        The pitch of all frames is found first and remembered: 21 bytes a frame, all that grows
+        with the mel's length.
+        """
+        return self._pieces(check_mel(mel))
+
     @torch.no_grad()
-    def __call__(self, mel: Tensor) -> Tensor:
-        """(T, M) natural log magnitudes -> (256 T,) float32; frame t is centred on sample 256 t."""
-        log_mel = check_mel(mel).to(self.device)
-        n_frames = log_mel.shape[0]
-        excitation = Excitation(track_pitch(log_mel), self.seed)
-        target = log_mel.exp()
-        # The floor stands for silence; taken at its word it would be a faint hiss.
-        target = torch.where(target <= 1.05 * LOG_FLOOR, 0.0, target)
-        wav = torch.empty(n_frames, HOP_LENGTH, device=self.device)
+    def _pieces(self, mel: Tensor) -> Iterator[Tensor]:
+        excitation = Excitation(track_pitch(mel), self.seed)
         # A chunk's neighbours within reach of the iterations go with it, so that the result does
         # not depend on the size of the chunks.
         reach = (_OVERLAP - 1) * (self.iterations + 2)
-        for first in range(0, n_frames, _CHUNK):
-            last = min(first + _CHUNK, n_frames)
-            start, stop = max(0, first - reach), min(n_frames, last + reach)
-            blocks = self._invert(target[start:stop], excitation, start, stop)
-            # Blocks begin half a window, two blocks, before the centre of the first frame.
-            wav[first:last] = blocks[first - start + 2 : last - start + 2]
-        return wav.view(-1)
+        for window in windows(len(mel), _CHUNK, reach):
+            target = mel[window.start : window.stop].to(self.device, torch.float32).exp()
+            # The floor stands for silence; taken at its word it would be a faint hiss.
+            target = torch.where(target <= 1.05 * LOG_FLOOR, 0.0, target)
+            blocks = self._invert(target, excitation, window.start, window.stop)
+            # Blocks begin half a window, two blocks, before the centre of the first frame. Copied,
+            # so that a piece that is kept does not keep its neighbourhood.
+            first, last = window.first - window.start + 2, window.last - window.start + 2
+            yield blocks[first:last].flatten().clone()
 
     def _invert(self, target: Tensor, excitation: Excitation, start: int, stop: int) -> Tensor:
         """Mel magnitudes (n, M) of frames `start` to `stop` -> blocks of samples (n + 3, 256)."""
@@ -135,7 +142,7 @@ class GriffinLim:
             consistent = self._analyse(self._synthesise(spectrum, weight))
             spectrum = consistent
             if previous is not None:
-                spectrum = consistent + _MOMENTUM * (consistent - previous)
+                spectrum = torch.lerp(previous, consistent, 1 + _MOMENTUM)
             previous = consistent
             # ... and onto those that have this mel
             spectrum = spectrum * self._mel_gain(_magnitude(spectrum), target)
