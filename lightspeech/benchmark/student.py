@@ -1,0 +1,55 @@
+"""The part student: ids to mel, beside the same with nn.GRU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightspeech.audio import FRAME_SECONDS
+from lightspeech.benchmark.rows import Findings, Row
+from lightspeech.benchmark.settings import TEXT, Settings
+from lightspeech.benchmark.timing import best_times
+from lightspeech.gru import BidirectionalGRU
+from lightspeech.model import LightSpeech
+from lightspeech.text import encode
+
+
+class PlainGRU(BidirectionalGRU):
+    """The same layer through nn.GRU on packed sequences, which ours replaces on a CPU."""
+
+    def forward(  # type: ignore[override]
+        self, inputs: Tensor, lengths: Tensor, source: Tensor | None = None
+    ) -> Tensor:
+        return self._forward_packed(inputs, lengths, source)
+
+
+def two_students() -> tuple[LightSpeech, LightSpeech]:
+    """The student with our GRU and with nn.GRU, of equal weights."""
+    torch.manual_seed(0)
+    ours, plain = LightSpeech(), LightSpeech()
+    plain.encoder = PlainGRU(plain.encoder.input_size, plain.encoder.hidden_size)
+    plain.decoder = PlainGRU(plain.decoder.input_size, plain.decoder.hidden_size)
+    plain.load_state_dict(ours.state_dict())
+    return ours, plain
+
+
+def bench_student(settings: Settings) -> Findings:
+    """One sentence, alone."""
+    tokens = torch.tensor([encode(TEXT)])
+    lengths = torch.tensor([tokens.shape[1]])
+    students = two_students()
+    output = students[0].infer(tokens, lengths)
+    speech = float(output.frames[0]) * FRAME_SECONDS
+    sides = [lambda student=student: student.infer(tokens, lengths) for student in students]
+    ours, plain = best_times(sides, 5 * settings.repeats)
+    rows = [
+        Row(
+            "student",
+            f"student, {speech:.1f} s of speech",
+            ours,
+            beside="nn.GRU",
+            ratio=plain / ours,
+            speech_seconds=speech,
+        )
+    ]
+    return Findings(rows)
