@@ -2,6 +2,10 @@
 
 Each line becomes a wav; a line of many sentences is split, spoken and joined. Where the teacher of
 the voice is at hand, it says the same beside it.
+
+--save-mel writes the mel spectrograms too: .npy, float32, 80 x T, channels first, as the tools of
+NVIDIA's WaveGlow and of HiFi-GAN take them. --from-mel does without a voice: it turns such files
+into sound.
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ from pathlib import Path
 
 from lightspeech import cli
 from lightspeech.errors import InputError
-from lightspeech.evaluation.figures import STAGES
-from lightspeech.evaluation.results import Results, speak_lines
+from lightspeech.evaluation.mel_results import vocode_files
+from lightspeech.evaluation.results import speak_lines
 from lightspeech.synthesis import (
     SENTENCE_SILENCE,
     Synthesizer,
@@ -22,18 +26,46 @@ from lightspeech.synthesis import (
     sentences_of,
 )
 from lightspeech.text import Line, read_lines
-from lightspeech.vocoders import VOCODERS
+from lightspeech.vocoders import load_vocoder
+from lightspeech.vocoders.command_line import (
+    add_vocoder_options,
+    describe_vocoder,
+    vocoder_options,
+)
 
 HELD_OUT = Path(__file__).parent / "data" / "heldout.txt"
 HELD_OUT_LINES = 20
+VOICE_OPTIONS = (
+    ("text", "a text"),
+    ("text_file", "--text-file"),
+    ("voice", "--voice"),
+    ("teacher", "--teacher"),
+    ("pace", "--pace"),
+    ("sentence_silence", "--sentence-silence"),
+    ("show_text", "--show-text"),
+    ("save_mel", "--save-mel"),
+)
+"""what makes no sense with --from-mel, and what it is called"""
 
 
 def main() -> None:
-    options = build_parser().parse_args()
+    parser = build_parser()
+    options = parser.parse_args()
+    if options.from_mel:
+        vocode(options, parser)
+    else:
+        speak(options)
+
+
+def speak(options: argparse.Namespace) -> None:
+    """Texts to sound."""
     device = cli.resolve_device(options.device)
     lines = read_texts(options)
-    synthesizer = Synthesizer.load(options.voice, options.vocoder, device)
+    synthesizer = Synthesizer.load(
+        options.voice, options.vocoder, device, vocoder_options=vocoder_options(options)
+    )
     print(f"voice: {synthesizer.voice['name']}, {synthesizer.parameters:,} parameters")
+    print(f"vocoder: {describe_vocoder(synthesizer.vocoder)}")
     path, note = find_teacher(synthesizer.voice, options.teacher)
     print(f"teacher: {note}")
     teacher = TeacherSynthesizer.load(path, synthesizer.vocoder, device) if path else None
@@ -46,12 +78,26 @@ def main() -> None:
         sentence_silence=options.sentence_silence,
         teacher_note=note,
         show_text=options.show_text,
+        save_mel=options.save_mel,
     )
-    print_summary(results, options.vocoder)
-    if results.failed:
-        raise InputError(
-            f"{len(results.failed)} of {len(lines)} texts were not spoken: {results.failed[0]}"
-        )
+    print(results.summary())
+    refuse_failures(results.failed, len(lines), "texts were not spoken")
+
+
+def vocode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Mels from files to sound."""
+    for name, words in VOICE_OPTIONS:
+        if getattr(options, name) not in (parser.get_default(name), []):
+            raise InputError(
+                f"--from-mel and {words} were both given: --from-mel turns mels into sound and "
+                "needs no voice; leave one of them out"
+            )
+    device = cli.resolve_device(options.device)
+    vocoder = load_vocoder(options.vocoder, device, options=vocoder_options(options))
+    print(f"vocoder: {describe_vocoder(vocoder)}")
+    results = vocode_files(options.from_mel, vocoder, options.out)
+    print(results.summary())
+    refuse_failures(results.failed, len(options.from_mel), "files were not vocoded")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="run folder of train.py, voice folder or .safetensors file; if not given, "
         "what train.py made in runs/lightspeech, else the bundled voice",
     )
-    add("--vocoder", default="griffin-lim", help=f"mel to sound: {', '.join(VOCODERS)}")
+    add_vocoder_options(parser)
     add("--out", type=Path, default=Path("results"), metavar="DIR", help="folder of the results")
     add("--pace", type=float, default=1.0, help="2 is twice as fast, 0.5 half as fast; 0.1 to 10")
     add(
@@ -89,6 +135,18 @@ def build_parser() -> argparse.ArgumentParser:
         "that is at hand; none: nobody",
     )
     add("--show-text", action="store_true", help="print what is spoken: numbers in words and so on")
+    add(
+        "--save-mel",
+        action="store_true",
+        help="write each mel beside its wav: NAME.npy, float32, (80, T), natural logs",
+    )
+    add(
+        "--from-mel",
+        nargs="+",
+        metavar="FILE",
+        help="no text and no voice: turn these mels, .npy or NVIDIA's .pt, (80, T) or (T, 80), "
+        "into DIR/NAME.VOCODER.wav",
+    )
     cli.add_device_option(parser)
     return parser
 
@@ -112,15 +170,10 @@ def read_texts(options: argparse.Namespace) -> list[Line]:
     return read.lines if chosen else read.lines[:HELD_OUT_LINES]
 
 
-def print_summary(results: Results, vocoder: str) -> None:
-    texts = "1 text" if results.spoken == 1 else f"{results.spoken} texts"
-    print(f"\n{texts}, {results.seconds:.1f} s of speech. Speed, in times real time:")
-    print(f"  {'':26}" + "".join(f"{who:>10}" for who in results.speeds))
-    for stage, words in STAGES.items():
-        values = "".join(f"{speed[stage]:>10.1f}" for speed in results.speeds.values())
-        print(f"  {words:26}{values}")
-    print(f"Wavs:   {results.page.parent.resolve()}")
-    print(f"Listen: {results.page.resolve().as_uri()} (vocoder {vocoder})")
+def refuse_failures(failed: list[str], count: int, what: str) -> None:
+    """Ends the command with an error if something failed."""
+    if failed:
+        raise InputError(f"{len(failed)} of {count} {what}: {failed[0]}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import wave
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ LOG_FLOOR = 1e-5
 """mel magnitudes below this are raised to it before the logarithm"""
 SILENCE = 1e-4
 """a signal that never exceeds this (-80 dB of full scale) counts as silent"""
+LONGEST_WAV = (2**32 - 1 - 36) // 2
+"""samples of 16 bits that a WAV file can hold: 27 hours"""
+
+_BLOCK = 1 << 18  # samples of a signal that are worked on at a time: 2 MB in double precision
 
 AUDIO_FACTS: dict[str, int | float | str] = {
     "sample_rate": SAMPLE_RATE,
@@ -72,20 +77,28 @@ def check_audio_facts(found: Any, where: str) -> None:
     """
     if not isinstance(found, dict):
         raise InputError(f"{where} declares no audio facts: expected an object with {AUDIO_FACTS}")
-    problems = [
-        f"{name} is {found.get(name, 'missing')}, expected {expected}"
-        for name, expected in AUDIO_FACTS.items()
-        if not _same_fact(found.get(name), expected)
-    ]
-    problems += [
-        f"{name} is {found[name]}, expected no such field"
-        for name in sorted(found.keys() - AUDIO_FACTS.keys(), key=str)
-    ]
+    problems = differing_facts(found, AUDIO_FACTS)
     if problems:
+        listed = "; ".join(
+            f"{name} is {ours}, expected {theirs}" for name, ours, theirs in problems
+        )
         raise InputError(
-            f"{where} was made for other audio: {'; '.join(problems)}; "
+            f"{where} was made for other audio: {listed}; "
             "use one that was made with this project's audio facts"
         )
+
+
+def differing_facts(
+    found: Mapping[str, Any], expected: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """(name, found, expected) of each audio fact that differs, with words for what is not there."""
+    problems = [
+        (name, found.get(name, "missing"), value)
+        for name, value in expected.items()
+        if not _same_fact(found.get(name), value)
+    ]
+    surplus = sorted(found.keys() - expected.keys(), key=str)
+    return problems + [(name, found[name], "no such field") for name in surplus]
 
 
 def _same_fact(found: Any, expected: float | str) -> bool:
@@ -208,7 +221,7 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
     """Writes a mono WAV of 16-bit PCM, whole or not at all.
 
     A peak above full scale would wrap or crackle: the whole signal is scaled down to full scale
-    then, and never otherwise.
+    then, and never otherwise. It is read block by block, so that a long one is not copied.
 
     Args:
         path: the file; its folder must exist.
@@ -216,8 +229,8 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
         sample_rate: Hz.
 
     Raises:
-        InputError: another shape, no samples, NaN or infinity, silence (nothing above 1e-4), or a
-            file that cannot be written.
+        InputError: another shape, no samples, more than LONGEST_WAV, NaN or infinity, silence
+            (nothing above 1e-4), or a file that cannot be written.
     """
     path = Path(path)
     wav = torch.as_tensor(wav).detach()
@@ -228,19 +241,26 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
         )
     if wav.numel() == 0:
         raise InputError(f"cannot write {path}: the signal holds no samples")
-    samples = wav.double().cpu().numpy()
-    if not np.isfinite(samples).all():
+    if wav.numel() > LONGEST_WAV:
         raise InputError(
-            f"cannot write {path}: {np.count_nonzero(~np.isfinite(samples))} of {samples.size} "
+            f"cannot write {path}: a WAV file holds {LONGEST_WAV:,} samples at most, the signal "
+            f"has {wav.numel():,}; divide it"
+        )
+    broken, peak = 0, 0.0
+    for block in _blocks(wav):
+        broken += np.count_nonzero(~np.isfinite(block))
+        peak = max(peak, float(np.abs(block).max()))
+    if broken:
+        raise InputError(
+            f"cannot write {path}: {broken} of {wav.numel()} "
             "samples are NaN or infinite; the model or vocoder that made them is at fault"
         )
-    peak = float(np.abs(samples).max())
     if peak <= SILENCE:
         raise InputError(
             f"cannot write {path}: the signal is silent (peak {peak:g}); "
             "the model or vocoder that made it is at fault"
         )
-    pcm = np.rint(samples * (32767 / max(1.0, peak))).astype("<i2")
+    scale = 32767 / max(1.0, peak)
     try:
         with (
             atomic_path(path) as temporary,
@@ -250,7 +270,9 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(sample_rate)
-            file.writeframes(pcm.tobytes())
+            file.setnframes(wav.numel())
+            for block in _blocks(wav):
+                file.writeframesraw(np.rint(block * scale).astype("<i2").tobytes())
     except OSError as e:
         if is_full_disk(e):
             raise  # the command line knows what to say of a full disk
@@ -258,3 +280,9 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
             f"cannot write {path}: {e.strerror or e}; give a path in a folder that exists and "
             "may be written to"
         ) from e
+
+
+def _blocks(wav: Tensor) -> Iterator[np.ndarray]:
+    """The samples in double precision, a few seconds at a time."""
+    for block in wav.split(_BLOCK):
+        yield block.double().cpu().numpy()

@@ -12,7 +12,7 @@ import torch
 
 from lightspeech.errors import InputError
 from lightspeech.files import is_full_disk
-from tacotron2 import CheckpointError
+from safeload import CheckpointError
 
 
 def run(main: Callable[[], None]) -> None:

@@ -36,12 +36,16 @@ from lightspeech.evaluation.quality import (
     recognise,
     require_extras,
 )
-from lightspeech.evaluation.results import describe_device
+from lightspeech.evaluation.results import describe_device, vocoder_record
 from lightspeech.files import make_folder, write_json
 from lightspeech.speech import Speech
 from lightspeech.synthesis import Synthesizer, TeacherSynthesizer, find_teacher
 from lightspeech.text import Line, read_lines
-from lightspeech.vocoders import VOCODERS
+from lightspeech.vocoders.command_line import (
+    add_vocoder_options,
+    describe_vocoder,
+    vocoder_options,
+)
 
 HELD_OUT = Path(__file__).parent.parent / "data" / "heldout.txt"
 RECORD_VERSION = 1
@@ -69,9 +73,12 @@ def main() -> None:
     if options.out.is_dir():
         raise InputError(f"--out {options.out} is a folder; expected the name of a JSON file")
     make_folder(options.out.parent)
-    synthesizer = Synthesizer.load(options.voice, options.vocoder, device)
+    synthesizer = Synthesizer.load(
+        options.voice, options.vocoder, device, vocoder_options=vocoder_options(options)
+    )
     path, note = find_teacher(synthesizer.voice, options.teacher)
     print(f"voice: {synthesizer.voice['name']}\nteacher: {note}")
+    print(f"vocoder: {describe_vocoder(synthesizer.vocoder)}")
     teacher = TeacherSynthesizer.load(path, synthesizer.vocoder, device) if path else None
     record = evaluate(read.lines[: options.limit], synthesizer, teacher)
     write_json(options.out, record)
@@ -99,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="texts that no training has seen (default: data/heldout.txt)",
     )
     add("--limit", type=cli.positive_int, default=20, help="how many of its texts, from the first")
-    add("--vocoder", default="griffin-lim", help=f"mel to sound: {', '.join(VOCODERS)}")
+    add_vocoder_options(parser)
     add(
         "--teacher",
         default="auto",
@@ -148,7 +155,7 @@ def evaluate(
         "lightspeech": lightspeech.__version__,
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
         "voice": synthesizer.voice.get("name"),
-        "vocoder": synthesizer.vocoder.name,
+        **vocoder_record(synthesizer.vocoder),
         "device": describe_device(synthesizer.device),
         "parameters": {"student": synthesizer.parameters},
         "mean": {who: _figures(judgements) for who, judgements in judged.items()},

@@ -19,14 +19,20 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lightspeech.alignment import durations_from_attention
-from lightspeech.audio import HOP_LENGTH, SAMPLE_RATE, check_audio_facts
+from lightspeech.audio import AUDIO_FACTS, HOP_LENGTH, SAMPLE_RATE, check_audio_facts
 from lightspeech.checkpoint import DEFAULT_RUN, VOICE_FILE, load_voice
 from lightspeech.errors import InputError
 from lightspeech.files import sha256
 from lightspeech.model import MAX_PACE, MIN_PACE, LightSpeech
 from lightspeech.speech import Reading, Speech, join_readings
 from lightspeech.text import decode, encode, split_sentences
-from lightspeech.vocoders import Vocoder, load_vocoder
+from lightspeech.vocoders import (
+    Vocoder,
+    VocoderOptions,
+    check_fits,
+    check_sound,
+    load_vocoder,
+)
 from tacotron2 import Tacotron2, checkpoints, load_tacotron2
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -55,34 +61,45 @@ class Synthesizer:
     def __init__(
         self, student: LightSpeech, vocoder: Vocoder, voice: dict[str, Any] | None = None
     ) -> None:
-        check_audio_facts(vocoder.audio_facts, f"the vocoder {vocoder.name}")
         self.student = student.eval()
         self.vocoder = vocoder
         self.voice = voice or {}
+        check_fits(vocoder, self.voice.get("audio", AUDIO_FACTS))
         self.device = next(student.parameters()).device
 
     @classmethod
     def load(
         cls,
         path: str | Path | None = None,
-        vocoder: str = "griffin-lim",
+        vocoder: str | Vocoder = "auto",
         device: torch.device | str = "cpu",
+        *,
+        vocoder_options: VocoderOptions | None = None,
     ) -> Synthesizer:
         """Loads a voice.
 
         Args:
             path: a run folder of train.py, a voice folder or a .safetensors file; None takes what
                 train.py made in runs/lightspeech, else the bundled voice.
-            vocoder: one of lightspeech.vocoders.VOCODERS.
-            device: where the student and the vocoder run.
+            vocoder: what load_vocoder takes (`auto`, `hifigan:PATH` and so on), or a vocoder.
+            device: where the student runs, and the vocoder if it is loaded here.
+            vocoder_options: settings of the vocoder that is loaded here; None: its own.
 
         Raises:
             InputError: no such voice or vocoder, or one that does not fit.
+            CheckpointError: the vocoder's checkpoint cannot be used.
         """
         path = default_voice() if path is None else Path(path)
         student, voice = load_voice(path, device)
         name = "bundled voice" if path == PRETRAINED else str(path)
-        return cls(student, load_vocoder(vocoder, device), {**voice, "name": name})
+        if isinstance(vocoder, str):
+            vocoder = load_vocoder(
+                vocoder,
+                device,
+                options=vocoder_options or VocoderOptions(),
+                audio_facts=voice["audio"],
+            )
+        return cls(student, vocoder, {**voice, "name": name})
 
     @property
     def parameters(self) -> int:
@@ -133,20 +150,26 @@ class TeacherSynthesizer:
     Args:
         teacher: on the device on which it is to run.
         vocoder: the one that the student is heard through.
+
+    Raises:
+        InputError: the vocoder was made for other mels than the teacher's.
     """
 
     def __init__(self, teacher: Tacotron2, vocoder: Vocoder) -> None:
+        check_fits(vocoder, teacher.audio_facts, "teacher")
         self.teacher = teacher.eval()
         self.vocoder = vocoder
         self.device = next(teacher.parameters()).device
 
     @classmethod
     def load(
-        cls, path: str | Path, vocoder: Vocoder, device: torch.device | str = "cpu"
+        cls, path: str | Path, vocoder: str | Vocoder = "auto", device: torch.device | str = "cpu"
     ) -> TeacherSynthesizer:
         """Loads any published layout of Tacotron 2; tacotron2.CheckpointError if it is none."""
         teacher = load_tacotron2(path, device=device)
         check_audio_facts(teacher.audio_facts, f"the teacher {path}")
+        if isinstance(vocoder, str):
+            vocoder = load_vocoder(vocoder, device, audio_facts=teacher.audio_facts)
         return cls(teacher, vocoder)
 
     @property
@@ -286,16 +309,13 @@ def _speak(
             )
     mel_done = time.perf_counter()
 
-    wavs = [vocoder(reading.mel.to(device)).float().cpu() for reading in readings]
-    if not all(torch.isfinite(wav).all() for wav in wavs):
-        raise InputError(
-            f"the vocoder {vocoder.name} made samples that are NaN or infinite; use another one"
-        )
+    wavs = [vocoder(reading.mel).float().cpu() for reading in readings]
     seconds = {
         "text": text_done - started,
         "mel": mel_done - text_done,
         "vocoder": time.perf_counter() - mel_done,
     }
+    check_sound(vocoder, [reading.mel for reading in readings], wavs)
     return join_readings(
         readings, wavs, round(sentence_silence * SAMPLE_RATE / HOP_LENGTH), seconds
     )

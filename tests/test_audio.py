@@ -14,6 +14,7 @@ from librosa.filters import mel as slaney_filters
 
 from lightspeech.audio import (
     AUDIO_FACTS,
+    LONGEST_WAV,
     SAMPLE_RATE,
     check_audio_facts,
     mel_filters,
@@ -22,6 +23,7 @@ from lightspeech.audio import (
     write_wav,
 )
 from lightspeech.errors import InputError
+from tests.allocations import Allocations
 
 
 def sine(hz: float, seconds: float, rate: int = SAMPLE_RATE, amplitude: float = 0.5) -> np.ndarray:
@@ -249,6 +251,34 @@ def test_writing_refuses_and_leaves_the_old_file(
         write_wav(path, wav)
     assert path.read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_long_signal_is_written_block_by_block(tmp_path: Path) -> None:
+    samples = 1_000_000
+    wav = torch.linspace(-1.25, 1.25, samples)
+    with Allocations() as allocations:
+        write_wav(tmp_path / "a.wav", wav)
+    assert 0 < allocations.largest < 4 * samples
+    found = soundfile.read(tmp_path / "a.wav", dtype="int16")[0]
+    np.testing.assert_allclose(found, wav.numpy() / 1.25 * 32767, atol=0.51)
+
+
+def test_faults_are_counted_over_all_blocks(tmp_path: Path) -> None:
+    wav = torch.zeros(1_000_000)
+    wav[[5, 300_000, 999_999]] = float("nan")
+    with pytest.raises(InputError, match="3 of 1000000 samples are NaN or infinite"):
+        write_wav(tmp_path / "a.wav", wav)
+    wav[:] = 0
+    wav[-1] = 0.5
+    write_wav(tmp_path / "a.wav", wav)  # not silent
+    assert soundfile.info(tmp_path / "a.wav").frames == 1_000_000
+
+
+def test_more_than_a_wav_can_hold(tmp_path: Path) -> None:
+    wav = torch.ones(1).expand(LONGEST_WAV + 1)
+    with pytest.raises(InputError, match=r"holds 2,147,483,629 samples at most.*divide it"):
+        write_wav(tmp_path / "a.wav", wav)
+    assert not list(tmp_path.iterdir())
 
 
 def test_writing_into_no_folder_says_so(tmp_path: Path) -> None:

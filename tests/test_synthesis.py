@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,21 @@ from lightspeech.model import LightSpeech
 from lightspeech.speech import PAUSE, Piece, Reading, join_readings
 from lightspeech.synthesis import Synthesizer, TeacherSynthesizer, default_voice, find_teacher
 from lightspeech.text import encode, normalize
+from lightspeech.vocoders import Vocoder, VocoderOptions, check_mel
 from tacotron2 import TeacherOutput, default_checkpoint
 
 TINY = ModelConfig(embedding_size=8, encoder_size=16, duration_size=8, decoder_size=8)
 
 
-class Loud:
+class Loud(Vocoder):
     """A vocoder that is easy to predict: a frame's samples are all the mean of its mel, scaled."""
 
     name = "loud"
     audio_facts = AUDIO_FACTS
 
-    def __call__(self, mel: Tensor) -> Tensor:
-        assert mel.ndim == 2
-        return (mel.mean(1) / 20).repeat_interleave(HOP_LENGTH)
+    def stream(self, mel: Tensor) -> Iterator[Tensor]:
+        for piece in check_mel(mel).split(100):
+            yield (piece.float().mean(1) / 20).repeat_interleave(HOP_LENGTH)
 
 
 def tiny_student() -> LightSpeech:
@@ -159,23 +161,88 @@ def test_a_broken_voice_is_an_error() -> None:
         Synthesizer(student, Loud())("Hello")
 
 
-def test_a_broken_vocoder_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (math.inf, "the vocoder broken:a.pt made samples that are NaN or infinite; use another"),
+        (math.nan, "the vocoder broken:a.pt made samples that are NaN"),
+        (0.0, r"the vocoder broken:a.pt made silence \(peak 0\) of a mel that reaches .*damaged"),
+    ],
+)
+def test_a_broken_vocoder_is_an_error_that_names_it(factor: float, message: str) -> None:
     class Broken(Loud):
         name = "broken"
+        source = {"path": "a.pt", "name": "a", "sha256": "0"}  # noqa: RUF012 - as in Vocoder
 
-        def __call__(self, mel: Tensor) -> Tensor:
-            return super().__call__(mel) * math.inf
+        def stream(self, mel: Tensor) -> Iterator[Tensor]:
+            return (piece * factor for piece in super().stream(mel))
 
-    with pytest.raises(InputError, match="the vocoder broken made samples that are NaN"):
+    with pytest.raises(InputError, match=message):
         Synthesizer(tiny_student(), Broken())("Hello")
 
 
-def test_a_vocoder_for_other_mels_is_refused() -> None:
-    class Other(Loud):
-        audio_facts = {**AUDIO_FACTS, "sample_rate": 16000}  # noqa: RUF012 - as the protocol has it
+def test_silence_of_a_silent_mel_is_the_voices_fault() -> None:
+    class Honest(Loud):
+        def stream(self, mel: Tensor) -> Iterator[Tensor]:
+            yield mel.exp().mean(1).repeat_interleave(HOP_LENGTH)
 
-    with pytest.raises(InputError, match=r"vocoder loud .*sample_rate is 16000, expected 22050"):
-        Synthesizer(tiny_student(), Other())
+    student = tiny_student()
+    with torch.no_grad():
+        student.output.weight.zero_()
+        student.output.bias.fill_(-11.5)
+    with pytest.raises(InputError, match="the mel itself is silent, so the model that made it"):
+        Synthesizer(student, Honest())("Hello")
+
+
+class ForOtherMels(Loud):
+    audio_facts = {**AUDIO_FACTS, "sample_rate": 16000, "mel_fmax": 11025.0}  # noqa: RUF012
+    source = {"path": "some.pt", "name": "some", "sha256": "0"}  # noqa: RUF012
+
+
+def test_a_vocoder_for_other_mels_is_refused() -> None:
+    message = (
+        r"the vocoder loud:some.pt takes mels that this voice does not make: sample_rate is 16000 "
+        r"\(voice: 22050\); mel_fmax is 11025.0 \(voice: 8000.0\); use one that was trained"
+    )
+    with pytest.raises(InputError, match=message):
+        Synthesizer(tiny_student(), ForOtherMels())
+
+
+def test_a_vocoder_is_compared_with_the_voice_and_not_with_the_constant() -> None:
+    voice = {"audio": dict(ForOtherMels.audio_facts)}
+    assert Synthesizer(tiny_student(), ForOtherMels(), voice).vocoder.name == "loud"
+    with pytest.raises(InputError, match=r"mel_fmax is 8000.0 \(voice: 11025.0\)"):
+        Synthesizer(tiny_student(), Loud(), voice)
+
+
+def test_a_vocoder_is_compared_with_the_teacher() -> None:
+    with pytest.raises(InputError, match=r"this teacher does not make: .* \(teacher: 22050\)"):
+        TeacherSynthesizer(PlantedTeacher(), ForOtherMels())  # type: ignore[arg-type]
+
+
+def test_loading_takes_a_name_or_a_vocoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = save_tiny_voice(tmp_path, {"name": "planted"})
+    asked: list[Any] = []
+
+    def load(spec: str, device: Any, **others: Any) -> Loud:
+        asked.append((spec, others))
+        return Loud()
+
+    monkeypatch.setattr(synthesis, "load_vocoder", load)
+    ready = Loud()
+    assert Synthesizer.load(voice, ready).vocoder is ready
+    assert asked == []
+    options = VocoderOptions(seed=3)
+    Synthesizer.load(voice, "waveglow:x.pt", vocoder_options=options)
+    Synthesizer.load(voice)
+    assert asked == [
+        ("waveglow:x.pt", {"options": options, "audio_facts": AUDIO_FACTS}),
+        ("auto", {"options": VocoderOptions(), "audio_facts": AUDIO_FACTS}),
+    ]
+    monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: PlantedTeacher())
+    assert TeacherSynthesizer.load("x.pt", ready).vocoder is ready
+    TeacherSynthesizer.load("x.pt", "griffin-lim")
+    assert asked[-1] == ("griffin-lim", {"audio_facts": AUDIO_FACTS})
 
 
 class PlantedTeacher(nn.Module):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +16,16 @@ import soundfile
 import torch
 
 import synthesize
+import waveglow.load
 from lightspeech import cli, synthesis
+from lightspeech.audio import AUDIO_FACTS
 from lightspeech.checkpoint import VOICE_FILE
 from lightspeech.errors import InputError
 from lightspeech.evaluation import results
 from lightspeech.evaluation.results import stem
+from lightspeech.mel_file import read_mel
 from lightspeech.synthesis import Synthesizer, TeacherSynthesizer
-from lightspeech.vocoders import load_vocoder
+from lightspeech.vocoders import choice, hifigan
 from tests.test_synthesis import Loud, PlantedTeacher, save_tiny_voice
 
 
@@ -40,14 +45,14 @@ class Command:
         self.voice = save_tiny_voice(folder / "run", {"name": "planted", "sha256": "0"})
         self.results = folder / "results"
         self._monkeypatch, self._capsys = monkeypatch, capsys
-        monkeypatch.setattr(
-            synthesis,
-            "load_vocoder",
-            lambda name, device: Loud() if name == "griffin-lim" else load_vocoder(name, device),
-        )
+        # Nothing but Griffin-Lim is there for `auto`, and it is played by another.
+        monkeypatch.setattr(hifigan, "PRETRAINED", folder / "hifigan")
+        monkeypatch.setattr(waveglow.load, "PRETRAINED", folder / "waveglow")
+        monkeypatch.setattr(choice, "_griffin_lim", lambda device, options: Loud())
 
     def __call__(self, *options: str | Path, stdin: bytes = b"") -> Outcome:
-        argv = ["synthesize.py", "--voice", str(self.voice), "--out", str(self.results)]
+        voice = [] if "--from-mel" in options else ["--voice", str(self.voice)]
+        argv = ["synthesize.py", *voice, "--out", str(self.results)]
         self._monkeypatch.setattr(sys, "argv", [*argv, "--device", "cpu", *map(str, options)])
         self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = 0
@@ -166,7 +171,25 @@ def test_what_a_killed_run_left_is_cleared(command: Command) -> None:
         (["Hi", "--pace", "100"], "pace 100: expected 0.1 to 10"),
         (["Hi", "--pace", "nan"], "pace nan: expected 0.1 to 10"),
         (["Hi", "--sentence-silence", "-1"], "sentence silence -1: expected 0 to 10 seconds"),
-        (["Hi", "--vocoder", "wavegrow"], "wavegrow"),
+        (["Hi", "--vocoder", "wavegrow"], "no vocoder 'wavegrow': expected one of auto, waveglow"),
+        (["Hi", "--vocoder", __file__], f"write hifigan:{__file__} or waveglow:{__file__}"),
+        (["Hi", "--vocoder", "griffin-lim:x"], "griffin-lim takes no file"),
+        (["Hi", "--vocoder", "auto:x"], "auto takes no file"),
+        (["Hi", "--vocoder", "hifigan:"], "expected hifigan:PATH, or hifigan alone"),
+        (["Hi", "--vocoder", "hifigan"], "no HiFi-GAN checkpoint in"),
+        (["Hi", "--vocoder", "waveglow"], "no WaveGlow checkpoint in"),
+        (["Hi", "--vocoder", "hifigan:nowhere.pt"], "nowhere.pt"),
+        (["Hi", "--vocoder", "waveglow:nowhere.pt"], "nowhere.pt"),
+        (["Hi", "--vocoder", "griffin-lim", "--sigma", "1"], "griffin-lim has no sigma to set"),
+        (["Hi", "--denoise", "0"], "which auto took, has no denoise to set"),
+        (["Hi", "--vocoder", "hifigan", "--vocoder-precision", "float16"], "has no precision"),
+        (["Hi", "--sigma", "nan"], "sigma nan: expected 0 to 2"),
+        (["Hi", "--vocoder-precision", "int8"], "expected one of float32, bfloat16, float16"),
+        (["--from-mel", "a.npy", "--voice", "v"], "--from-mel and --voice were both given"),
+        (["Hi", "--from-mel", "a.npy"], "--from-mel and a text were both given"),
+        (["--from-mel", "a.npy", "--text-file", "x"], "--from-mel and --text-file were both"),
+        (["--from-mel", "a.npy", "--save-mel"], "--from-mel and --save-mel were both given"),
+        (["--from-mel", "a.npy", "--pace", "2"], "--from-mel and --pace were both given"),
         (["Hi", "--voice", "nowhere/at-all"], "no voice at nowhere/at-all"),
         (["Hi", "--teacher", "nowhere.pt"], "nowhere.pt"),
         (["Hi", "--text-file", "x.txt"], "a text and --text-file were both given"),
@@ -279,3 +302,137 @@ def test_the_teachers_sound_and_pauses(
     expected = TeacherSynthesizer(PlantedTeacher(), Loud())("Good. Day.", sentence_silence=2)  # type: ignore[arg-type]
     found, _ = soundfile.read(command.results / "001-good-day.teacher.wav", dtype="float32")
     np.testing.assert_allclose(found, expected.wav.numpy(), atol=1e-4)
+
+
+# --- vocoders and mels
+
+
+def test_the_vocoder_is_told(command: Command) -> None:
+    outcome = command("Hi there.")
+    assert outcome.code == 0, outcome.err
+    assert f"vocoder: loud (auto: no HiFi-GAN in {command.results.parent}/hifigan; " in outcome.out
+    record = json.loads((command.results / "results.json").read_text(encoding="utf-8"))
+    assert (record["vocoder"], record["vocoder_checkpoint"]) == ("loud", None)
+    assert record["vocoder_reason"].startswith("auto: no HiFi-GAN in ")
+
+
+def test_the_vocoders_checkpoint_is_told(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    loud = Loud()
+    loud.source = {"path": "/private/mine.pt", "name": "mine", "sha256": "f00"}
+    monkeypatch.setattr(choice, "_griffin_lim", lambda device, options: loud)
+    outcome = command("Hi there.", "--vocoder", "griffin-lim")
+    assert "vocoder: loud (mine)\n" in outcome.out
+    assert "(vocoder loud (mine))" in outcome.out
+    text = (command.results / "results.json").read_text(encoding="utf-8")
+    assert json.loads(text)["vocoder_checkpoint"] == {"name": "mine", "sha256": "f00"}
+    page = (command.results / "index.html").read_text(encoding="utf-8")
+    assert "loud (mine)" in page
+    assert "/private" not in text + page
+
+
+def test_mels_are_saved_and_sound_the_same_again(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "teacher.pt").write_bytes(b"weights")
+    monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: PlantedTeacher())
+    outcome = command("Good day.", "--save-mel", "--teacher", tmp_path / "teacher.pt")
+    assert outcome.code == 0, outcome.err
+    for name in ("001-good-day", "001-good-day.teacher"):
+        saved = np.load(command.results / f"{name}.npy", allow_pickle=False)
+        assert saved.dtype == np.float32
+        assert saved.shape[0] == 80
+        assert saved.flags.c_contiguous
+        seconds = soundfile.info(command.results / f"{name}.wav").duration
+        assert saved.shape[1] == pytest.approx(seconds * 22050 / 256)
+    record = json.loads((command.results / "results.json").read_text(encoding="utf-8"))
+    assert record["texts"][0]["teacher"]["mel"] == "001-good-day.teacher.npy"
+
+    outcome = command("--from-mel", command.results / "001-good-day.npy")
+    assert outcome.code == 0, outcome.err
+    assert "vocoder: loud (auto: " in outcome.out
+    assert "001-good-day.loud.wav" in outcome.out
+    assert "mel to sound (vocoder)" in outcome.out
+    assert (command.results / "001-good-day.loud.png").stat().st_size > 1000
+    first = (command.results / "001-good-day.wav").read_bytes()
+    assert (command.results / "001-good-day.loud.wav").read_bytes() == first
+
+
+def test_no_mel_is_saved_unasked(command: Command) -> None:
+    assert command("Hi.").code == 0
+    assert not [name for name in command.files() if name.endswith(".npy")]
+    record = json.loads((command.results / "results.json").read_text(encoding="utf-8"))
+    assert "mel" not in record["texts"][0]["student"]
+
+
+def test_bad_files_among_mels_are_reported_and_the_rest_goes_on(
+    command: Command, tmp_path: Path
+) -> None:
+    mel = np.full((80, 30), -4.0, np.float32)
+    mel[:, 10:20] = -9
+    np.save(tmp_path / "good.npy", mel)
+    (tmp_path / "bad.npy").write_text("no mel")
+    np.save(tmp_path / "nan.npy", mel * np.nan)
+    torch.save(torch.from_numpy(mel)[None], tmp_path / "good.pt")
+    names = ("bad.npy", "good.npy", "missing.pt", "nan.npy", "good.pt")
+    outcome = command("--from-mel", *(tmp_path / name for name in names))
+    assert outcome.code == 1
+    assert [n for n in command.files() if n.endswith(".wav")] == [
+        "good-2.loud.wav",
+        "good.loud.wav",
+    ]
+    wavs = [command.results / name for name in ("good.loud.wav", "good-2.loud.wav")]
+    assert wavs[0].read_bytes() == wavs[1].read_bytes()
+    for bad in ("bad.npy is a text file", "no file .*missing.pt", "nan.npy: 2400 of the mel's"):
+        assert re.search(f"not vocoded: .*{bad}", outcome.err), bad
+    assert "3 of 5 files were not vocoded: " in outcome.err.splitlines()[-1]
+    assert "2 mels, 0.7 s of sound" in outcome.out
+
+
+def test_a_single_bad_mel_is_one_line(command: Command, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "voice.pt")
+    outcome = command("--from-mel", tmp_path / "voice.pt")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
+    assert "voice.pt is a state dict or another dictionary" in outcome.err
+    assert command.files() == []
+
+
+def test_a_mel_that_is_normalised_perhaps_is_noted(command: Command, tmp_path: Path) -> None:
+    np.save(tmp_path / "scaled.npy", np.random.default_rng(0).random((80, 50)))
+    outcome = command("--from-mel", tmp_path / "scaled.npy")
+    assert outcome.code == 0
+    assert "is it normalised, or a logarithm to base 10?" in outcome.err
+
+
+def test_a_vocoder_that_breaks_on_one_mel(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Silent(Loud):
+        name = "silent"
+
+        def stream(self, mel: torch.Tensor) -> Iterator[torch.Tensor]:
+            return (0 * piece for piece in super().stream(mel))
+
+    monkeypatch.setattr(choice, "_griffin_lim", lambda device, options: Silent())
+    np.save(tmp_path / "a.npy", np.linspace(-11, 1, 80 * 9, dtype=np.float32).reshape(80, 9))
+    outcome = command("--from-mel", tmp_path / "a.npy")
+    assert outcome.code == 1
+    assert "a.npy: the vocoder silent made silence" in outcome.err
+
+
+def test_a_vocoder_for_other_mels_is_refused_before_anything_is_written(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loud = Loud()
+    loud.audio_facts = {**AUDIO_FACTS, "mel_fmax": 11025.0}
+    monkeypatch.setattr(choice, "_griffin_lim", lambda device, options: loud)
+    outcome = command("Hi.", "--vocoder", "griffin-lim")
+    assert outcome.code == 1
+    assert "mel_fmax is 11025.0 (voice: 8000.0)" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert command.files() == []
+
+
+def test_saved_mels_can_be_read(command: Command) -> None:
+    assert command("Hi.", "--save-mel", "--teacher", "none").code == 0
+    assert read_mel(command.results / "001-hi.npy").shape[1] == 80

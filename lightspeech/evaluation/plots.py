@@ -13,13 +13,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from lightspeech.audio import FRAME_SECONDS, LOG_FLOOR
+from lightspeech.audio import FRAME_SECONDS, HOP_LENGTH, LOG_FLOOR, mel_spectrogram
 from lightspeech.files import atomic_path
 from lightspeech.speech import Piece, Speech
 
 MOST_PIECES = 3
 """sentences of one text that are plotted; the title says how many were left out"""
+
+MOST_FRAMES = 2584
+"""frames of a mel from a file that are plotted: 30 s"""
 
 _DPI = 100
 _INCHES_A_SECOND = 2.8
@@ -82,24 +86,72 @@ def draw_speech(student: Speech, teacher: Speech | None, title: str) -> Figure:
     return figure
 
 
+def plot_mel_and_sound(path: str | Path, mel: Tensor, wav: Tensor, title: str) -> None:
+    """Writes a PNG: a mel, below it that of the sound that a vocoder made of it, and the sound.
+
+    Args:
+        path: the file, written whole or not at all.
+        mel: (T, M); of a long one only the beginning is drawn.
+        wav: (256 T,) on the CPU.
+        title: one line above it all.
+    """
+    figure = draw_mel_and_sound(mel, wav, title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI)
+
+
+def draw_mel_and_sound(mel: Tensor, wav: Tensor, title: str) -> Figure:
+    """The figure of `plot_mel_and_sound`, with a canvas of its own."""
+    count = min(len(mel), MOST_FRAMES)
+    if count < len(mel):
+        whole, part = len(mel) * FRAME_SECONDS, count * FRAME_SECONDS
+        title = f"{title}  (the first {part:.0f} of {whole:.0f} s)"
+    wav = wav[: count * HOP_LENGTH]
+    peak = max(1.0, float(wav.abs().amax()))
+    heard = mel_spectrogram(wav / peak)[:count] + math.log(peak)
+    seconds = count * FRAME_SECONDS
+    width = min(max(seconds * _INCHES_A_SECOND + _MARGIN, _WIDTHS[0]), _WIDTHS[1])
+    figure = Figure(figsize=(width, 6.2), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_shortened(title, int(width * 11)), fontsize=10, parse_math=False)
+    given_ax, heard_ax, wav_ax = figure.subplots(3, 1, sharex=True, height_ratios=[2, 2, 1])
+    _draw_spectrogram(given_ax, mel[:count].float().numpy(), "mel as given: bin")
+    _draw_spectrogram(heard_ax, heard.numpy(), "mel of the sound: bin")
+    # Fewer points than samples, and no peak lost: the extremes of each stretch.
+    stretch = max(1, len(wav) // int(width * _DPI))
+    parts = wav[: len(wav) // stretch * stretch].view(-1, stretch)
+    times = np.arange(len(parts)) * stretch * FRAME_SECONDS / HOP_LENGTH
+    wav_ax.fill_between(times, parts.amin(1).numpy(), parts.amax(1).numpy(), linewidth=0.5)
+    wav_ax.set_xlim(0, seconds)
+    wav_ax.set_ylabel("sound", fontsize=8)
+    wav_ax.set_xlabel("seconds", fontsize=8)
+    wav_ax.tick_params(labelsize=7)
+    return figure
+
+
+def _draw_spectrogram(ax: Axes, mel: np.ndarray, label: str) -> None:
+    """A mel (T, M) over seconds, in the colours that all mels share."""
+    ax.imshow(
+        mel.T,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        extent=(0, len(mel) * FRAME_SECONDS, 0, mel.shape[1]),
+        vmin=_LOG_RANGE[0],
+        vmax=_LOG_RANGE[1],
+    )
+    ax.set_ylabel(label, fontsize=8)
+    ax.tick_params(axis="y", labelsize=7)
+
+
 def _draw_mel(
     ax: Axes, speech: Speech, piece: Piece, longest: float, who: str, inches: float
 ) -> None:
     """The mel over time, with a line at every boundary between symbols and the symbols below."""
     mel = speech.mel[piece.mel_rows].numpy()  # (T, M)
     seconds = len(mel) * FRAME_SECONDS
-    ax.imshow(
-        mel.T,
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        extent=(0, seconds, 0, mel.shape[1]),
-        vmin=_LOG_RANGE[0],
-        vmax=_LOG_RANGE[1],
-    )
+    _draw_spectrogram(ax, mel, f"{who}: mel bin")
     ax.set_xlim(0, longest)
-    ax.set_ylabel(f"{who}: mel bin", fontsize=8)
-    ax.tick_params(axis="y", labelsize=7)
     # Seconds above, symbols below.
     ax.xaxis.tick_top()
     ax.tick_params(axis="x", labelsize=7, pad=1, length=2)

@@ -122,12 +122,12 @@ class Page:
         return re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], template)
 
 
-def entry_record(entry: Entry) -> dict[str, Any]:
-    """What results.json says of a text."""
-    voices: dict[str, Any] = {"student": _record(entry.student, f"{entry.name}.wav")}
+def entry_record(entry: Entry, has_mels: bool = False) -> dict[str, Any]:
+    """What results.json says of a text; `has_mels`: that the mels are beside the wavs."""
+    voices: dict[str, Any] = {"student": _record(entry.student, entry.name, has_mels)}
     if entry.teacher is not None:
         difference = timing_difference(entry.student, entry.teacher)
-        voices["teacher"] = _record(entry.teacher, f"{entry.name}.teacher.wav")
+        voices["teacher"] = _record(entry.teacher, f"{entry.name}.teacher", has_mels)
         voices["teacher"]["stopped"] = all(piece.stopped for piece in entry.teacher.pieces)
         voices["duration_error_frames"] = round(difference.error_frames, 4)
         voices["length_ratio"] = round(difference.length_ratio, 4)
@@ -140,9 +140,10 @@ def entry_record(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _record(speech: Speech, file: str) -> dict[str, Any]:
+def _record(speech: Speech, name: str, has_mel: bool) -> dict[str, Any]:
     return {
-        "wav": file,
+        "wav": f"{name}.wav",
+        **({"mel": f"{name}.npy"} if has_mel else {}),
         "seconds": round(speech.duration, 4),
         "seconds_spent": {stage: round(spent, 5) for stage, spent in speech.seconds.items()},
         "timings": [

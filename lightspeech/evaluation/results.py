@@ -18,12 +18,14 @@ from tqdm import tqdm
 import lightspeech
 from lightspeech.audio import write_wav
 from lightspeech.errors import InputError
-from lightspeech.evaluation.figures import Work, times_real_time, undisturbed
+from lightspeech.evaluation.figures import STAGES, Work, times_real_time, undisturbed
 from lightspeech.evaluation.plots import plot_speech
 from lightspeech.evaluation.report import Entry, Facts, Page, entry_record
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
+from lightspeech.mel_file import write_mel
 from lightspeech.synthesis import SENTENCE_SILENCE, Synthesizer, TeacherSynthesizer
 from lightspeech.text import Line, UnknownCharacters, describe_character, unknown_characters
+from lightspeech.vocoders import Vocoder
 
 PAGE = "index.html"
 RECORD = "results.json"
@@ -44,6 +46,22 @@ class Results:
     """`times_real_time` under `student` and, if it was heard, `teacher`"""
     failed: list[str]
     """a sentence for each text that could not be spoken"""
+    vocoder: str
+    """its title"""
+
+    def summary(self) -> str:
+        """How much was spoken and how fast, and where it is."""
+        texts = "1 text" if self.spoken == 1 else f"{self.spoken} texts"
+        lines = [
+            f"\n{texts}, {self.seconds:.1f} s of speech. Speed, in times real time:",
+            f"  {'':26}" + "".join(f"{who:>10}" for who in self.speeds),
+        ]
+        for stage, words in STAGES.items():
+            values = "".join(f"{speed[stage]:>10.1f}" for speed in self.speeds.values())
+            lines.append(f"  {words:26}{values}")
+        lines.append(f"Wavs:   {self.page.parent.resolve()}")
+        lines.append(f"Listen: {self.page.resolve().as_uri()} (vocoder {self.vocoder})")
+        return "\n".join(lines)
 
 
 def speak_lines(
@@ -56,6 +74,7 @@ def speak_lines(
     sentence_silence: float = SENTENCE_SILENCE,
     teacher_note: str = "",
     show_text: bool = False,
+    save_mel: bool = False,
 ) -> Results:
     """Speaks each line by both voices and writes what one hears and sees into `out`.
 
@@ -70,6 +89,7 @@ def speak_lines(
         sentence_silence: seconds between the sentences of a text.
         teacher_note: said of the teacher on the page.
         show_text: print what will be spoken before it is.
+        save_mel: write the mels too, as NAME.npy and NAME.teacher.npy (see write_mel).
 
     Raises:
         InputError: options out of range, a folder that cannot be written to, or no line that could
@@ -83,7 +103,7 @@ def speak_lines(
         raise InputError(f"{out / PAGE} is a folder, where the page is to be; give another --out")
     with single_writer(out):
         remove_leftovers(out)
-        run = _Run(lines, synthesizer, teacher, out, pace, sentence_silence, teacher_note)
+        run = _Run(lines, synthesizer, teacher, out, pace, sentence_silence, teacher_note, save_mel)
         try:
             run.speak(show_text)
         except (KeyboardInterrupt, InputError, OSError):
@@ -101,6 +121,7 @@ def speak_lines(
         seconds=sum(speech.duration for speech in run.heard["student"]),
         speeds=run.speeds(),
         failed=run.failed,
+        vocoder=synthesizer.vocoder.title,
     )
 
 
@@ -124,6 +145,7 @@ class _Run:
         pace: float,
         sentence_silence: float,
         teacher_note: str,
+        save_mel: bool,
     ) -> None:
         self.lines = lines
         self.synthesizer = synthesizer
@@ -131,6 +153,7 @@ class _Run:
         self.out = out
         self.pace = pace
         self.sentence_silence = sentence_silence
+        self.save_mel = save_mel
         self.page = Page(self._facts(teacher_note))
         self.records: list[dict[str, Any]] = []
         self.heard: dict[str, list[Work]] = {"student": []}
@@ -182,11 +205,15 @@ class _Run:
         if entry.teacher is not None:
             write_wav(self.out / f"{entry.name}.teacher.wav", entry.teacher.wav)
             self.heard["teacher"].append(Work(entry.teacher.duration, entry.teacher.seconds))
+        if self.save_mel:
+            write_mel(self.out / f"{entry.name}.npy", entry.student.mel)
+            if entry.teacher is not None:
+                write_mel(self.out / f"{entry.name}.teacher.npy", entry.teacher.mel)
         plot_speech(
             self.out / f"{entry.name}.png", entry.student, entry.teacher, entry.student.spoken
         )
         self.page.add(entry)
-        self.records.append(entry_record(entry))
+        self.records.append(entry_record(entry, self.save_mel))
         speed = times_real_time([entry.student])
         tqdm.write(
             f"{entry.name}.wav  {entry.student.duration:.2f} s, "
@@ -215,7 +242,7 @@ class _Run:
                 "teacher": None
                 if self.teacher is None
                 else {**self.teacher.identity, "parameters": facts.teacher_parameters},
-                "vocoder": facts.vocoder,
+                **vocoder_record(self.synthesizer.vocoder),
                 "device": facts.device,
                 "pace": self.pace,
                 "sentence_silence": self.sentence_silence,
@@ -242,7 +269,7 @@ class _Run:
             voice=str(voice.get("name", "unnamed")),
             voice_details=details,
             student_parameters=self.synthesizer.parameters,
-            vocoder=self.synthesizer.vocoder.name,
+            vocoder=self.synthesizer.vocoder.title,
             device=describe_device(self.synthesizer.device),
             pace=self.pace,
             date=datetime.now().astimezone().isoformat(" ", "minutes"),
@@ -252,6 +279,16 @@ class _Run:
             teacher_parameters=0 if teacher is None else teacher.parameters,
             teacher_note=teacher_note,
         )
+
+
+def vocoder_record(vocoder: Vocoder) -> dict[str, Any]:
+    """What records say of a vocoder: its name, its checkpoint if it has one, why `auto` took it."""
+    source = vocoder.source
+    return {
+        "vocoder": vocoder.name,
+        "vocoder_checkpoint": {key: source[key] for key in ("name", "sha256")} if source else None,
+        "vocoder_reason": vocoder.reason or None,
+    }
 
 
 def describe_device(device: torch.device) -> str:
