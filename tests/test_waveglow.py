@@ -151,12 +151,11 @@ def test_forward_matches_the_reference(golden: Golden) -> None:
     output = drawn("small")(mel, torch.from_numpy(golden["small/forward/audio"]))
     assert isinstance(output, FlowOutput)
     assert_close("z", output.z.detach(), golden["small/forward/z"], 1e-5)
-    n_positions = 2 * 384
     log_s = output.log_s.sum().item()
     assert log_s == pytest.approx(golden["small/forward/log_s_sum"].item(), rel=1e-4)
     # The matrices are rotations: the reference's sum is the rounding of zero, and so is ours.
     reference = golden["small/forward/log_det_W_sum"].item()
-    assert n_positions * output.log_det_w.sum().item() == pytest.approx(reference, abs=1e-3)
+    assert output.log_det_w.sum().item() == pytest.approx(reference, abs=1e-3)
     assert output.loss().item() == pytest.approx(golden["small/forward/loss"].item(), rel=1e-4)
 
 
@@ -237,7 +236,7 @@ def test_log_determinants_are_those_of_the_jacobian() -> None:
     jacobian = torch.autograd.functional.jacobian(lambda x: model(mel, x).z.flatten(), wav)
     output = model(mel, wav)
     log_det = torch.linalg.slogdet(jacobian.view(36, 36))[1]
-    assert (output.log_s.sum() + 6 * output.log_det_w.sum()).item() == pytest.approx(log_det.item())
+    assert (output.log_s.sum() + output.log_det_w.sum()).item() == pytest.approx(log_det.item())
     expected = (output.z.square().sum() / (2 * 0.8**2) - log_det) / 36
     assert output.loss(sigma=0.8).item() == pytest.approx(expected.item())
 
@@ -256,7 +255,7 @@ def test_a_new_model_is_a_chain_of_rotations() -> None:
     model = WaveGlow(TINY)
     output = model(torch.randn(1, 20, 3), torch.randn(1, 240))
     assert not output.log_s.any()
-    assert output.log_det_w.abs().max() < 1e-6
+    assert output.log_det_w.abs().max() < 1e-4
     for convolution in model.convinv:
         assert torch.linalg.det(convolution.conv.weight[:, :, 0]).item() == pytest.approx(1)
 

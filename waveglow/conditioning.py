@@ -24,7 +24,7 @@ class FrameUpsampler:
     """
 
     def __init__(self, mel: Tensor, layer: nn.ConvTranspose1d, config: WaveGlowConfig) -> None:
-        """mel (B, M, T)"""
+        """mel (B, M, T), of any floating-point type: pieces of it are converted, never all."""
         self._config = config
         stride = config.upsample_stride
         self._n_back = (config.upsample_kernel - 1) // stride  # frames looked at before the own one
@@ -42,7 +42,8 @@ class FrameUpsampler:
         """Frames `first` to `last` -> (B, M n_group, (last - first) groups_per_frame)."""
         B = self._mel.shape[0]
         n_zeros = max(0, self._n_back - first)
-        mel = F.pad(self._mel[:, :, max(0, first - self._n_back) : last], (n_zeros, 0))
+        mel = self._mel[:, :, max(0, first - self._n_back) : last].to(self._bias.dtype)
+        mel = F.pad(mel, (n_zeros, 0))
         samples = self._bias.expand(B, -1, last - first)  # (B, M stride, n)
         for back, matrix in enumerate(self._matrices):
             start = self._n_back - back

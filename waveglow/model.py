@@ -41,7 +41,7 @@ class FlowOutput(NamedTuple):
     log_s: Tensor
     """(B, C, L): log-scales of all couplings, C of them together"""
     log_det_w: Tensor
-    """(n_flows,): ln|det W| of each invertible convolution, which acts B L times"""
+    """(n_flows,): B L ln|det W| of each invertible convolution, which acts on B L positions"""
 
     def loss(self, sigma: float = 1.0) -> Tensor:
         """() negative log-likelihood a sample, without its constant (Prenger et al. 2018).
@@ -50,9 +50,8 @@ class FlowOutput(NamedTuple):
         """
         if not (math.isfinite(sigma) and sigma > 0):
             raise ValueError(f"sigma must be above 0 to train with, not {sigma}")
-        B, _, L = self.z.shape
         prior = self.z.square().sum() / (2 * sigma * sigma)
-        log_det = self.log_s.sum() + B * L * self.log_det_w.sum()
+        log_det = self.log_s.sum() + self.log_det_w.sum()
         return (prior - log_det) / self.z.numel()
 
 
@@ -149,7 +148,9 @@ class WaveGlow(nn.Module):
             source = GivenNoise(self._checked_noise(noise, mel))
         else:
             seeds = _checked_seeds(seed, mel.shape[0])
-            source = SeededNoise(seeds, self.config.noise_channels, mel.device, mel.dtype)
+            source = SeededNoise(
+                seeds, self.config.noise_channels, mel.device, self.upsample.weight.dtype
+            )
         return self._pieces(mel, sigma, source, chunk_frames)
 
     @torch.no_grad()
@@ -160,6 +161,7 @@ class WaveGlow(nn.Module):
         B, n_frames, M = mel.shape
         length = n_frames * config.groups_per_frame  # L
         frames = FrameUpsampler(mel.transpose(1, 2), self.upsample, config)
+        mel = mel[:, :1].to(self.upsample.weight.dtype)  # an example of what to compute with
         spectrum = Columns(mel, M * config.n_group, dtype=self.WN[0].working_dtype)
         flows = [
             (k, FlowStream(self.WN[k], self.convinv[k], mel, length))
@@ -198,7 +200,7 @@ class WaveGlow(nn.Module):
             ValueError: an argument is not as described.
         """
         config = self.config
-        mel = self._checked_mel(mel)
+        mel = self._checked_mel(mel).to(self.upsample.weight.dtype)
         B, S = mel.shape[0], mel.shape[1] * config.hop_length
         if (
             wav.dim() != 2
@@ -225,7 +227,7 @@ class WaveGlow(nn.Module):
             offset, log_scale = self.WN[k](kept, spectrum)
             x = torch.cat((kept, changed * log_scale.exp() + offset), 1)
             log_s.append(log_scale)
-            log_det_w.append(log_det)
+            log_det_w.append(B * x.shape[2] * log_det)
         return FlowOutput(torch.cat([*z, x], 1), torch.cat(log_s, 1), torch.stack(log_det_w))
 
     @property
@@ -280,7 +282,7 @@ class WaveGlow(nn.Module):
                 f"{broken} of the mel's {mel.numel()} values are NaN or infinite; "
                 "the model that made it is at fault"
             )
-        return mel.to(weight.dtype)
+        return mel
 
     def _checked_noise(self, noise: Sequence[Tensor], mel: Tensor) -> list[Tensor]:
         length = mel.shape[1] * self.config.groups_per_frame
@@ -288,7 +290,7 @@ class WaveGlow(nn.Module):
         found = [tuple(tensor.shape) for tensor in noise]
         if found != expected:
             raise ValueError(f"expected noise of the shapes {expected}, got {found}")
-        return [tensor.to(mel.device, mel.dtype) for tensor in noise]
+        return [tensor.to(mel.device, self.upsample.weight.dtype) for tensor in noise]
 
 
 def _checked_seeds(seed: int | Sequence[int] | None, B: int) -> list[tuple[int, int]]:

@@ -42,9 +42,7 @@ class WaveGlowVocoder(Vocoder):
     def stream(self, mel: Tensor) -> Iterator[Tensor]:
         """(T, M) natural log magnitudes -> pieces (s,) float32; 256 T samples in all."""
         mel = check_mel(mel)
-        pieces = self.model.stream(
-            mel.unsqueeze(0).to(self.device, torch.float32), self.sigma, seed=self.seed
-        )
+        pieces = self.model.stream(mel.unsqueeze(0).to(self.device), self.sigma, seed=self.seed)
         if self._denoiser is not None:
             pieces = self._denoiser.stream(pieces, self.denoise)
         try:
