@@ -40,10 +40,13 @@ def run(main: Callable[[], None]) -> None:
         if is_full_disk(e):
             message = (
                 f"the disk is full ({e}); make room and run the command again: what was saved "
-                "before is kept, and it goes on from there"
+                "before is kept, and training goes on from there"
             )
         elif isinstance(e, MemoryError | torch.OutOfMemoryError):
-            message = "the memory is full; take a smaller --batch-size, or --device cpu"
+            message = (
+                "the memory is full; take a smaller --batch-size where the command has one, "
+                "shorter texts or mels, or --device cpu"
+            )
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(1)
 

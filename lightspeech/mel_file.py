@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import tokenize
 import warnings
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from lightspeech.audio import HOP_LENGTH, LONGEST_WAV, N_MELS
 from lightspeech.errors import InputError
 from lightspeech.files import atomic_path
 from lightspeech.vocoders import check_mel
-from safeload import CheckpointError, Kind, PickledObject, read_checkpoint_file
+from safeload import CheckpointError, Kind, PickledObject, first, read_checkpoint_file
 from safeload.pickled import Refused
+from safeload.torch_file import Unsupported
 
 _EXPECTED = (
     f"expected a mel: floating-point numbers of shape ({N_MELS}, T) or (T, {N_MELS}), as a NumPy "
@@ -63,11 +66,11 @@ def read_mel(path: str | Path) -> Tensor:
             vocoder takes (`check_mel`); one line that begins with the path.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            is_numpy = file.read(6) == b"\x93NUMPY"
-    except (OSError, ValueError):  # a NUL in the path
-        is_numpy = False  # the other reader says what is wrong
+    is_numpy = False
+    with suppress(OSError, ValueError):  # such as a NUL in the path; the other reader says it
+        if path.is_file():  # opening a pipe could wait for ever
+            with open(path, "rb") as file:
+                is_numpy = file.read(6) == b"\x93NUMPY"
     mel = _frames_first(_read_numpy(path) if is_numpy else _read_torch(path), path)
     if HOP_LENGTH * len(mel) > LONGEST_WAV:
         raise InputError(
@@ -139,6 +142,12 @@ def _read_torch(path: Path) -> Tensor:
                 f"{path} asks to run code while it is read ({e.__cause__.name}), which is refused; "
                 "save the mel as a plain tensor, torch.save(mel.cpu(), FILE), or as .npy"
             ) from e
+        names = _arrays_in_archive(path) if isinstance(e.__cause__, Unsupported) else []
+        if names:
+            raise InputError(
+                f"{path} is an archive of arrays (.npz: {first(names)}); expected one "
+                "mel: save it alone, numpy.save(FILE, numpy.load(ARCHIVE)[NAME])"
+            ) from e
         raise InputError(str(e)) from e
     if isinstance(content, Tensor):
         if content.dtype in _TYPES:
@@ -151,6 +160,16 @@ def _read_torch(path: Path) -> Tensor:
     else:
         what = f"holds a {type(content).__name__}, not a mel"
     raise InputError(f"{path} {what}; {_EXPECTED}")
+
+
+def _arrays_in_archive(path: Path) -> list[str]:
+    """The names of the arrays in a .npz; none where the file is something else."""
+    with suppress(OSError, ValueError, RuntimeError, zipfile.BadZipFile):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+    return []
 
 
 def _frames_first(array: Tensor, path: Path) -> Tensor:

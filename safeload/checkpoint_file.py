@@ -87,18 +87,24 @@ def read_checkpoint_file(path: str | Path, kind: Kind) -> CheckpointFile:
     Raises CheckpointError for anything else; its message asks for a checkpoint of the `kind`.
     """
     path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a file; {kind.advice}")
+    start, digest, other = b"", "", ""
     try:
-        with open(path, "rb") as file:
-            start = file.read(512)
-        digest = _sha256(path)
+        if path.is_dir():
+            other = "folder"
+        elif path.exists() and not path.is_file():  # opening it could wait, or never come to an end
+            other = "pipe or a device"
+        else:
+            with open(path, "rb") as file:
+                start = file.read(512)
+            digest = _sha256(path)
     except FileNotFoundError as e:
         raise CheckpointError(f"no file {path}; {kind.advice}") from e
     except OSError as e:
         raise CheckpointError(f"cannot read {path}: {e.strerror or e}") from e
     except ValueError as e:  # a NUL in the path
         raise CheckpointError(f"no file {str(path)!r}; {kind.advice}") from e
+    if other:
+        raise CheckpointError(f"{path} is a {other}, not a file; {kind.advice}")
     if not start:
         raise CheckpointError(f"{path} is empty; {kind.advice}")
     description = None
@@ -178,6 +184,10 @@ def _read_description(path: Path, digest: str, kind: Kind) -> dict[str, Any] | N
         raise CheckpointError(f"{beside} is not readable JSON ({e}); restore it") from e
     found = description.get("format") if isinstance(description, dict) else None
     if not isinstance(description, dict) or found != kind.format:
+        with safe_open(path, "pt") as file:
+            names = [name.removeprefix("module.") for name in list(file.keys())]
+        if not any(kind.marks.match(name) for name in names):
+            return None  # both are another model's; which, its weights will tell
         shown = ascii(found[:40]) if isinstance(found, str) else "missing"
         raise CheckpointError(
             f"{beside} does not describe a {kind.name} checkpoint (its format is {shown}, not "

@@ -48,7 +48,8 @@ def find_state_dict(file: CheckpointFile) -> dict[str, Tensor]:
         content = _weights_of(file, content)
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"{file.path} holds a {type(content).__name__}; expected a {file.kind.name} state dict"
+            f"{file.path} holds a {type(content).__name__}; expected a {file.kind.name} state dict "
+            f"such as {file.kind.example}"
         )
     weights: dict[str, Tensor] = {}
     for full_name, value in content.items():
@@ -116,10 +117,13 @@ def check_shapes(
     weights: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     optional: Callable[[str], bool] = lambda name: False,
+    *,
+    advice: str = "",
 ) -> None:
     """CheckpointError if weights are missing, surplus, or of other shapes than `expected`.
 
-    `optional` says of a name that it may be missing.
+    `optional` says of a name that it may be missing; `advice`, what to do next, ends the message
+    where the usual, another checkpoint, is not all.
     """
     missing = [n for n in expected if n not in weights and not optional(n)]
     surplus = [n for n in weights if n not in expected]
@@ -136,9 +140,9 @@ def check_shapes(
     if wrong:
         problems.append(f"{len(wrong)} weights have a wrong shape: {first(wrong)}")
     if problems:
+        usual = f"use a checkpoint such as {file.kind.example}, without changes to its layers"
         raise CheckpointError(
-            f"{file.path} does not fit {file.kind.name}: {'; '.join(problems)}; "
-            f"use a checkpoint such as {file.kind.example}, without changes to its layers"
+            f"{file.path} does not fit {file.kind.name}: {'; '.join(problems)}; {advice or usual}"
         )
 
 

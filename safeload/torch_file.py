@@ -119,9 +119,13 @@ def _read_zip(path: Path, allowed: Container[str]) -> Any:
         prefix = pickles[0][: -len("data.pkl")]
 
         def read(name: str) -> bytes:
-            entry = archive.getinfo(prefix + name)
-            # PyTorch compresses nothing; so no entry is longer than the file.
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+            try:
+                entry = archive.getinfo(prefix + name)
+            except KeyError as e:
+                raise ValueError(f"no {name} in it") from e
+            # PyTorch compresses nothing; so an entry has one length, less than the file's.
+            stored = entry.compress_type == zipfile.ZIP_STORED
+            if not stored or entry.compress_size != entry.file_size or entry.file_size > size:
                 raise ValueError(f"{name} in it is compressed")
             return archive.read(entry)
 
@@ -238,7 +242,9 @@ def _strided(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tens
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count and (last >= storage.numel() or count > storage.numel()):
         raise ValueError("a tensor beyond its storage")
-    return torch.as_strided(storage, size, stride, offset if count else 0)
+    # A part of a storage does not begin where its memory does, from which as_strided counts.
+    start = storage.storage_offset() + offset if count else 0
+    return torch.as_strided(storage, size, stride, start)
 
 
 def _parameter(tensor: Any, *_: Any) -> Tensor:

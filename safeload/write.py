@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ from safeload.errors import CheckpointError
 
 
 def check_target(new: str | Path, overwrite: bool) -> Path:
-    """`new` as a path; CheckpointError if its name is wrong, or it exists and must not."""
+    """`new` as a path; CheckpointError if its name is wrong, its folder is missing, or it exists
+    and must not."""
     new = Path(new)
     if new.suffix != ".safetensors":
         raise CheckpointError(f"{new}: expected a name that ends in .safetensors")
+    if not new.parent.is_dir():
+        raise CheckpointError(f"cannot write {new}: there is no folder {new.parent}; make it first")
     existing = [str(path) for path in (new, description_path(new)) if path.exists()]
     if existing and not overwrite:
         raise CheckpointError(f"{' and '.join(existing)} exist; choose another name or --overwrite")
+    for path in (new, description_path(new)):
+        if path.is_dir():
+            raise CheckpointError(f"cannot write {path}, which is a folder; choose another name")
     return new
 
 
@@ -36,7 +43,8 @@ def write_checkpoint(
 ) -> dict[str, Any]:
     """Writes NEW.safetensors and NEW.json; returns the JSON's content.
 
-    Killed between the two, it leaves weights without a JSON, never with another's.
+    Killed between the two, it leaves weights without a JSON, never with another's. Where there is
+    no room for both, existing files stay as they are.
 
     Args:
         new: the name, which ends in .safetensors.
@@ -60,20 +68,25 @@ def write_checkpoint(
         **description,
     }
     try:
-        description_path(new).unlink(missing_ok=True)
-        _write(new, content)
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-        _write(description_path(new), text.encode())
+        with (
+            _temporary(new, content) as weights_file,
+            _temporary(description_path(new), text.encode()) as description_file,
+        ):  # both are on the disk before anything that was there goes
+            description_path(new).unlink(missing_ok=True)
+            os.replace(weights_file, new)
+            os.replace(description_file, description_path(new))
     except OSError as e:
         raise CheckpointError(f"cannot write {new}: {e.strerror or e}") from e
     return whole
 
 
-def _write(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all."""
+@contextmanager
+def _temporary(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside `path` with that content, to be renamed to it, or gone in the end."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)

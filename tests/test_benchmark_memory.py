@@ -59,6 +59,16 @@ def test_memory_that_grows_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert large.speech_seconds == pytest.approx(200 * 256 / 22050)
 
 
+def test_the_peak_of_loading_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = SimpleNamespace(build=lambda: Hoarder(4))
+    monkeypatch.setattr(memory, "find_contender", lambda spec: planted)
+    for peaks, expected in (((500, 100, 300), (500, 200)), ((300, 100, 400), (400, 300))):
+        monkeypatch.setattr(memory, "peak_resident", iter(peaks).__next__)
+        found = measure("hoarder", torch.zeros(10, 80))
+        assert found is not None
+        assert (found.peak_bytes, found.added_bytes) == expected
+
+
 @needs_linux
 def test_a_peak_is_forgotten() -> None:
     forget_peak()

@@ -214,6 +214,18 @@ def test_a_slow_one_is_spared_and_has_a_floor(
     assert row.floor_share == pytest.approx(2 * FRAME_SECONDS / 0.1)
 
 
+def test_the_floor_is_at_the_better_of_two_rates(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocoders, "vocoder_multiply_adds", lambda vocoder: 2e9)
+    slow = Clockwork("slow", clock, 0.1)
+    for rates in ((1e9, 4e9), (4e9, 1e9)):
+        monkeypatch.setattr(vocoders, "product_rate", iter(rates).__next__)
+        contender = Contender("slow", "slow", lambda: slow, NEURAL)
+        (row,) = time_in_turn([contender], [slow], a_mel(86), 1)
+        assert row.floor_seconds == pytest.approx(0.5 * 86 * FRAME_SECONDS)
+
+
 def plant_vocoders(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[tuple[str, int]]:
     """Three contenders of clockwork; returns whose memory was asked for, on how many frames."""
 

@@ -28,7 +28,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (InputError("expected this,\n  got that"), "error: expected this, got that\n"),
         (CheckpointError("not a checkpoint"), "error: not a checkpoint\n"),
         (OSError(errno.ENOSPC, "No space left on device"), "error: the disk is full"),
-        (MemoryError(), "error: the memory is full; take a smaller --batch-size"),
+        (MemoryError(), "error: the memory is full; take a smaller --batch-size where"),
         (OSError(errno.EACCES, "Permission denied", "x.wav"), "Permission denied: 'x.wav'"),
     ],
 )

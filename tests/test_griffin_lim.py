@@ -87,6 +87,13 @@ def test_noise_and_silence_are_unvoiced() -> None:
     assert (track_pitch(torch.full((9, 80), FLOOR)) == 0).all()
 
 
+def test_what_is_far_below_the_loudest_is_unvoiced() -> None:
+    mel = mel_spectrogram(voice(glide(150, 150, 0.5)))
+    for level, voiced in ((-3, True), (-6, False)):
+        later = track_pitch(torch.cat([mel, mel + level]))[len(mel) + 3 :]
+        assert np.array_equal(later > 0, np.full(len(later), voiced)), level
+
+
 def test_voicing_follows_the_sound() -> None:
     found = track_pitch(mel_spectrogram(voice(np.r_[np.full(8000, 200.0), np.zeros(8000)])))
     assert (found[4:26] > 0).all()
@@ -184,6 +191,20 @@ def test_pulses_equal_a_sum_of_cosines() -> None:
     # the numbers of harmonics may differ for a sample where one crosses 9.5 kHz
     close = np.abs(pulses[: len(hz)][inner] - expected[inner]) < 1e-3
     assert close.mean() > 0.99
+
+
+def test_voicing_does_not_fade_at_the_ends() -> None:
+    assert Excitation(np.full(4, 100.0), seed=0).voiced_share(0, 4).tolist() == [1, 1, 1, 1]
+    share = Excitation(np.array([0.0, 0, 100, 100, 100]), seed=0).voiced_share(0, 5)
+    torch.testing.assert_close(share, torch.tensor([0, 1, 2, 3, 3]) / 3)
+
+
+def test_pulses_are_in_time_after_minutes() -> None:
+    """147 samples are a period, so 147 frames later everything is as it was."""
+    excitation = Excitation(np.full(20_000, 22050 / 147), seed=0)
+    first, later = (excitation.pulses(start, start + 9) for start in (4, 4 + 130 * 147))
+    assert first.abs().max() > 5
+    torch.testing.assert_close(later, first, rtol=0, atol=1e-3)
 
 
 def test_pieces_of_the_excitation_fit() -> None:
@@ -303,6 +324,16 @@ def test_result_is_nearer_to_the_mel_than_sixty_plain_iterations() -> None:
         return (found - mel[: len(found)])[:-20].abs().mean().item()
 
     assert error(GriffinLim(iterations=8)(mel)) < 0.7 * error(torch.from_numpy(plain))
+
+
+def test_a_flat_vocal_tract_shifts_no_phase() -> None:
+    assert GriffinLim()._vocal_tract_phase(torch.full((2, 80), 0.3)).abs().max() < 1e-5
+
+
+def test_gains_are_bounded_where_there_is_nothing_to_amplify() -> None:
+    griffin_lim = GriffinLim()
+    n_bins = len(griffin_lim._voiced_bins)
+    assert griffin_lim._mel_gain(torch.zeros(1, n_bins), torch.ones(1, 80)).max() < 1001
 
 
 def test_mel_gains_converge_to_the_mel_and_keep_magnitudes_positive() -> None:

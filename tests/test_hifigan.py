@@ -496,7 +496,11 @@ def test_weights_that_do_not_fit(
 
 def test_another_version_s_configuration(tmp_path: Path) -> None:
     path = write(tmp_path, SMALL | {"upsample_initial_channel": 4096}, drawn_checkpoint(SMALL))
-    refused(path, r"does not fit HiFi-GAN: .*conv_pre.bias is \(16,\), expected \(4096,\)")
+    refused(
+        path,
+        r"does not fit HiFi-GAN: .*conv_pre.bias is \(16,\), expected \(4096,\).*; "
+        r"it or the config\.json beside it has been changed, .*: use the two that were published",
+    )
 
 
 # Its configuration.
@@ -506,10 +510,13 @@ def test_another_version_s_configuration(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, r"no .*config\.json: expected the configuration .* beside it.*jik876/hifi-gan"),
-        ("", "is not a readable HiFi-GAN configuration"),
-        ("resblock: 1", "is not a readable HiFi-GAN configuration"),
+        ("", r"is not a readable HiFi-GAN configuration: it is empty; use the config\.json that"),
+        ("resblock: 1", "is not a readable HiFi-GAN configuration: .*; use the config.json that"),
         ("[" * 100_000, "is not a readable HiFi-GAN configuration"),
-        ("[1, 2]", "holds a JSON list, expected an object with upsample_rates"),
+        (
+            "[1, 2]",
+            r"holds no JSON object, expected one with upsample_rates, .*; use the config\.json",
+        ),
         ("{}", r"no resblock, upsample_rates, .*, fmin, fmax; use the config\.json that was publ"),
     ],
     ids=["missing", "empty", "not JSON", "deep", "array", "nothing in it"],
@@ -585,3 +592,10 @@ def test_other_mels_are_refused_by_field(tmp_path: Path) -> None:
         match=r"sample_rate is 16000, expected 22050; mel_fmax is 7999.0, expected 8000.0",
     ):
         vocoder(drawn_mel(3))
+
+
+def test_a_configuration_that_an_editor_marked_as_unicode(tmp_path: Path, small: HifiGan) -> None:
+    path = write(tmp_path, SMALL, drawn_checkpoint(SMALL))
+    beside = tmp_path / "config.json"
+    beside.write_bytes(b"\xef\xbb\xbf" + beside.read_bytes())
+    assert load_hifigan(path).generator.config == small.generator.config

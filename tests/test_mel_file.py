@@ -6,9 +6,9 @@ import io
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from lightspeech.audio import HOP_LENGTH, LONGEST_WAV, mel_spectrogram
 from lightspeech.errors import InputError
 from lightspeech.evaluation import plots
 from lightspeech.evaluation.mel_results import vocode_files
+from lightspeech.files import make_folder, single_writer
 from lightspeech.mel_file import doubts_about, read_mel, write_mel
 from tests.test_synthesis import Loud
 
@@ -111,6 +112,23 @@ def test_writing_is_channels_first_single_precision(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_mel_that_cannot_be_written_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"before")
+
+    def half(file: BinaryIO, *_: Any, **__: Any) -> None:
+        file.write(b"half")
+        raise OSError("no room")
+
+    monkeypatch.setattr(np, "save", half)
+    with pytest.raises(OSError, match="no room"):
+        write_mel(path, torch.from_numpy(a_mel().T))
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def npy(array: Any, **options: Any) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, **options)
@@ -172,6 +190,22 @@ BAD = {
 }
 
 
+def test_an_archive_names_its_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", mel=a_mel(), text=np.zeros(3))
+    message = (
+        r"all\.npz is an archive of arrays \(\.npz: mel, text\); .* save it alone, numpy\.save"
+    )
+    with pytest.raises(InputError, match=message):
+        read_mel(tmp_path / "all.npz")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(InputError, match="is a pipe or a device, not a file; expected a mel"):
+        read_mel(tmp_path / "pipe.npy")
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files_are_one_line_that_names_them(tmp_path: Path, name: str) -> None:
     content, message = BAD[name]
@@ -180,6 +214,13 @@ def test_bad_files_are_one_line_that_names_them(tmp_path: Path, name: str) -> No
         read_mel(tmp_path / name)
     assert str(caught.value).startswith(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="needs long doubles")
+def test_numbers_wider_than_any_tensors(tmp_path: Path) -> None:
+    np.save(tmp_path / "long.npy", a_mel().astype(np.longdouble))
+    with pytest.raises(InputError, match=r"long\.npy holds float\d+ of shape .80, 30.; expected"):
+        read_mel(tmp_path / "long.npy")
 
 
 @pytest.mark.parametrize("name", ["missing.npy", "missing.pt", "folder.npy", "a\0b.npy"])
@@ -287,9 +328,52 @@ def test_files_to_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert str((tmp_path / "out").resolve()) in made.summary()
 
 
+def test_the_first_call_of_a_vocoder_does_not_count(tmp_path: Path) -> None:
+    lengths = []
+
+    class Counting(Loud):
+        def stream(self, mel: torch.Tensor) -> Iterator[torch.Tensor]:
+            lengths.append(len(mel))
+            return super().stream(mel)
+
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, a_mel())
+    vocode_files([tmp_path / "a.npy", tmp_path / "b.npy"], Counting(), tmp_path / "out")
+    assert lengths == [16, 30, 30]
+
+
+def test_the_folder_of_the_sound_is_cleared_and_has_one_writer(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    np.save(tmp_path / "a.npy", a_mel())
+    out = make_folder(tmp_path / "out")
+    (out / ".a.loud.wav.1.tmp").touch()  # of a killed run
+    with single_writer(out), pytest.raises(InputError, match="another process is writing to"):
+        vocode_files([tmp_path / "a.npy"], Loud(), out)
+    assert (out / ".a.loud.wav.1.tmp").exists()
+    vocode_files([tmp_path / "a.npy"], Loud(), out)
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "a.loud.png", "a.loud.wav"]
+
+
 def test_only_bad_files_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file .*a\.npy; .* \(and 1 more\)"):
         vocode_files([tmp_path / "a.npy", tmp_path / "b.npy"], Loud(), tmp_path / "out")
+
+
+def test_the_progress_of_a_long_mel_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "a.npy", a_mel())
+    vocode_files([tmp_path / "a.npy"], Loud(), tmp_path / "out")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("lightspeech.evaluation.mel_results._LONG", 0.3)
+    vocode_files([tmp_path / "a.npy"], Loud(), tmp_path / "out")
+    assert "sound:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["漢字.npy", "$\\frac{.npy", "a\nb.npy", "\udcff.npy"])
+def test_files_of_any_name_are_plotted(tmp_path: Path, name: str) -> None:
+    plots.plot_mel_and_sound(tmp_path / "a.png", torch.zeros(9, 80), torch.ones(9 * 256) / 2, name)
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_the_plot_of_a_long_mel_is_of_its_beginning() -> None:

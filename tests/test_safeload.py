@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import errno
 import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from safeload import (
@@ -26,11 +29,14 @@ from tests.crafted_checkpoints import (
     FACTS,
     MODULES,
     PLAIN,
+    legacy,
     name,
+    number,
     program,
     refused,
     storage,
     tensor,
+    text,
     zipped,
 )
 
@@ -130,6 +136,27 @@ def test_numbers_of_numpy_in_a_training_checkpoint(tmp_path: Path) -> None:
         assert list(found) == ["toy.a", "rate", "step"]  # the numbers are there, as data unread
 
 
+def test_parts_of_storages_as_before_pytorch_0_4(tmp_path: Path) -> None:
+    identity = text("storage") + name("torch", "FloatStorage") + text("0") + text("cpu") + number(5)
+    part = b"(" + identity + b"(" + text("1") + number(2) + number(3) + b"ttQ"  # from 2, 3 of them
+    code = program(
+        b"}",
+        text("toy.whole"),
+        tensor(part, (3,), (1,)),
+        b"s",
+        text("toy.end"),
+        tensor(part, (2,), (1,), 1),
+        b"s",
+    )
+    path = legacy(tmp_path / "old.pt", code, {"0": struct.pack("<5f", *range(5))})
+    expected = torch.load(path, weights_only=True)
+    assert expected["toy.whole"].tolist() == [2, 3, 4]
+    found = read_checkpoint_file(path, PLAIN).content
+    assert {n: w.tolist() for n, w in found.items()} == {n: w.tolist() for n, w in expected.items()}
+    beyond = program(b"}", text("toy.a"), tensor(part, (3,), (1,), 1), b"s")
+    refused(legacy(tmp_path / "beyond.pt", beyond, {"0": bytes(20)}), "tensor beyond its storage")
+
+
 # What is found in a file.
 
 
@@ -147,6 +174,17 @@ def test_finds_the_state_dict(tmp_path: Path, place: str | None) -> None:
     torch.save(weights if place is None else {place: weights, "step": 1}, tmp_path / "w.pt")
     found = find_state_dict(read_checkpoint_file(tmp_path / "w.pt", PLAIN))
     assert list(found) == ["toy.a", "toy.b"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    code = program(b"}", text("toy.a"), tensor(storage("7", 1), (1,), (1,)), b"s")
+    refused(zipped(tmp_path / "t.pt", code), r"cut short or damaged \(no data/7 in it\)")
+    refused(zipped(tmp_path / "m.pt", program(b"h\x05")), r"damaged \(nothing under 5\)")
+
+
+def test_another_model_that_was_trained_in_parallel(tmp_path: Path) -> None:
+    torch.save({"module.decoder.prenet.layers.0.weight": torch.ones(1)}, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", "is a checkpoint of Tacotron 2 .*, not of Toy")
 
 
 def test_two_names_that_become_one(tmp_path: Path) -> None:
@@ -218,16 +256,78 @@ def test_a_json_of_any_content(written: Path) -> None:
     for content in ("", "[]", "3", "[" * 100_000, "nul", '{"format": "toy"}', "\ud800"):
         beside.write_bytes(content.encode("utf-8", "surrogatepass"))
         refused(written, r"toy\.json")
-    for key, value in {"audio": [], "version": "1", "sha256": None, "format": []}.items():
+    for facts in ([], {}, {"sample_rate": 16000}, FACTS | {"hop": 1}):
+        beside.write_text(json.dumps(good | {"audio": facts}))
+        refused(written, r"toy\.json: expected audio facts sample_rate, n_mels")
+    for key, value in {"version": "1", "sha256": None, "format": []}.items():
         beside.write_text(json.dumps(good | {key: value}))
         refused(written, r"toy\.json")
+
+
+def test_new_weights_appear_whole_or_not_at_all(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = written.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("safeload.write.os.replace", fail)
+    with pytest.raises(CheckpointError, match=r"cannot write .*toy\.safetensors: no room"):
+        write_checkpoint(written, {"toy.a": torch.zeros(9)}, {}, MODULES, overwrite=True)
+    assert written.read_bytes() == before
+    # Without the JSON, which must never stand beside weights that it does not describe.
+    assert [p.name for p in written.parent.iterdir()] == ["toy.safetensors"]
 
 
 def test_a_file_that_stands_where_the_new_one_should(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(CheckpointError, match="exist; choose another name or --overwrite"):
         write_checkpoint(tmp_path / "x.safetensors", {}, {}, MODULES)
-    with pytest.raises(CheckpointError, match=r"cannot write .*x\.safetensors"):
+    (tmp_path / "x.json").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"cannot write .*x\.safetensors, which is a folder"):
         write_checkpoint(tmp_path / "x.safetensors", {}, {}, MODULES, overwrite=True)
+    assert (tmp_path / "x.json").read_text() == "mine"
+    with pytest.raises(
+        CheckpointError, match=r"cannot write .*: there is no folder .*deep; make it"
+    ):
+        write_checkpoint(tmp_path / "deep" / "x.safetensors", {}, {}, MODULES)
     with pytest.raises(CheckpointError, match=r"ends in \.safetensors"):
         write_checkpoint(tmp_path / "x.pt", {}, {}, MODULES)
+
+
+def test_a_full_disk_takes_nothing_away(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in written.parent.iterdir()}
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "json" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*toy\.safetensors: No space left"):
+        write_checkpoint(written, {"toy.a": torch.zeros(9)}, {}, MODULES, overwrite=True)
+    assert {path.name: path.read_bytes() for path in written.parent.iterdir()} == before
+
+
+def test_another_model_with_its_own_json(tmp_path: Path) -> None:
+    save_file({"duration_predictor.weight": torch.ones(2)}, tmp_path / "voice.safetensors")
+    (tmp_path / "voice.json").write_text('{"weights": "voice.safetensors"}')
+    refused(tmp_path / "voice.safetensors", r"is a checkpoint of LightSpeech \(the student\)")
+
+
+def test_a_list_instead_of_a_state_dict(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    refused(tmp_path / "list.pt", "holds a list; expected a Toy state dict such as toy.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")  # opening it would wait for a writer for ever
+    refused(tmp_path / "pipe.pt", "is a pipe or a device, not a file; expected a Toy checkpoint")
+    refused(Path("/dev/zero"), "is a pipe or a device, not a file")  # reading it would never end
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    refused(tmp_path / ("x" * 300), "cannot read .*x{300}: File name too long")

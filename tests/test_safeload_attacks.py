@@ -26,6 +26,7 @@ from tests.crafted_checkpoints import (
     FORMATS,
     MODULES,
     PLAIN,
+    SYSTEM,
     legacy,
     legacy_storage,
     name,
@@ -132,6 +133,10 @@ def attacks(target: str) -> dict[str, tuple[bytes, str]]:
             program(name("torch.nn.modules.module", "register_module_forward_hook"), folder, b"R"),
             r"torch\.nn\.modules\.module\.register",
         ),
+        "a class of torch that is no layer": (
+            program(name("torch.multiprocessing", "Process"), folder, b"R"),
+            r"torch\.multiprocessing\.Process",
+        ),
         "copyreg": (program(name("copyreg", "_reconstructor"), folder, b"R"), "_reconstructor"),
         "buffers out of band": (program(b"\x97"), "the pickle operation NEXT_BUFFER"),
     }
@@ -186,6 +191,23 @@ def test_classes_of_listed_modules_are_data_and_are_not_imported(
     assert isinstance(found, PickledObject)
     assert (found.name, found.state) == ("glow.WaveGlow", {"n_flows": 4})
     assert "glow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("module", "of"),
+    [
+        ("torch.nn.modules.linear", "Linear"),
+        ("torch.nn.utils.weight_norm", "WeightNorm"),
+        ("torch.nn.backends.thnn", "_get_thnn_function_backend"),
+    ],
+)
+def test_layers_are_data_only_where_whole_modules_are_read(
+    tmp_path: Path, module: str, of: str
+) -> None:
+    path = zipped(tmp_path / "m.pt", program(name(module, of), b")\x81"))
+    found = read_checkpoint_file(path, MODULES).content
+    assert isinstance(found, PickledObject)
+    refused(path, rf"asks to run code while it is read \({module}\.{of}\)", PLAIN)
 
 
 # Files made to exhaust memory, time or the stack. Each is small.
@@ -294,6 +316,27 @@ def test_a_dictionary_that_is_referred_to_over_and_over(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1e7
+
+
+def test_children_with_the_same_parameters(tmp_path: Path) -> None:
+    """400 modules that all refer to one dictionary of 400 names: 160,000 weights in 20 kB."""
+    names = [text(f"n{i}") + b"h\x00" for i in range(400)]
+    shared = b"}" + text("_parameters") + b"}(" + b"".join(names) + b"us"
+    children = [text(str(i)) + PART + b"h\x01b" for i in range(400)]
+    code = program(
+        *(tensor(storage("0", 1), (1,), (1,)), b"q\x000", shared, b"q\x010"),
+        *(PART, b"}", text("_modules"), b"}(", *children, b"usb"),
+    )
+    path = zipped(tmp_path / "bomb.pt", code, {"0": bytes(4)})
+    refused(path, "makes no sense .more than 100000 parts")
+
+
+def test_a_module_in_two_places(tmp_path: Path) -> None:
+    children = [text("a"), PART, b"q\x00", text("b"), b"h\x00"]
+    code = program(PART, b"}", text("_modules"), b"}(", *children, b"usb")
+    refused(
+        zipped(tmp_path / "m.pt", code), r"makes no sense .[ab]\. in it is no module of its own"
+    )
 
 
 @pytest.mark.parametrize(
@@ -408,12 +451,80 @@ def test_declared_lengths_are_those_of_the_file(tmp_path: Path, count: int, form
     refused(path, "cut short or damaged")
 
 
+@pytest.mark.parametrize("entry", ["data.pkl", "data/0"])
+@pytest.mark.parametrize("lengths", ["compress_size", "file_size", "compress_size file_size"])
+def test_lengths_in_a_zip_that_the_file_has_no_room_for(
+    tmp_path: Path, entry: str, lengths: str
+) -> None:
+    """Python's reader asks for that much memory before it has seen a byte."""
+    path = zipped(tmp_path / "a.pt", single(storage("0", 1), (1,), (1,)), {"0": bytes(4)})
+    with zipfile.ZipFile(path, "a") as archive:
+        for length in lengths.split():
+            setattr(archive.getinfo(f"archive/{entry}"), length, 2**28)
+        archive._didModify = True
+    tracemalloc.start()
+    refused(path, f"{entry} in it is compressed")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e7
+
+
+@pytest.mark.parametrize(
+    ("form", "n_tensors", "count"), [("zip", 1, 2**28), ("legacy", 1, 2**28), ("legacy", 2, 2000)]
+)
+def test_tensors_have_room_in_the_file_together(
+    tmp_path: Path, form: str, n_tensors: int, count: int
+) -> None:
+    """No memory is asked for before that is known."""
+    stored = storage if form == "zip" else legacy_storage
+    parts = [text(f"toy.{i}") + stored(str(i), count) + b"s" for i in range(n_tensors)]
+    contents = {str(i): bytes(8000 // n_tensors) for i in range(n_tensors)}
+    path = FORMATS[form](tmp_path / "t.pt", program(b"}", *parts), contents)
+    assert 8000 < path.stat().st_size < 16_000
+    refused(path, "its tensors are longer than the file")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("other", [(13, "FloatStorage"), (12, "IntStorage")])
+def test_a_storage_is_of_one_type_and_length(
+    tmp_path: Path, other: tuple[int, str], form: str
+) -> None:
+    stored = storage if form == "zip" else legacy_storage
+    code = program(b"}", text("toy.a"), stored("0", 12), b"s", text("b"), stored("0", *other), b"s")
+    path = FORMATS[form](tmp_path / "t.pt", code, {"0": bytes(48)})
+    refused(path, "tensor 0 has two lengths")
+
+
 def test_a_legacy_length_that_disagrees_with_its_tensor(tmp_path: Path) -> None:
     path = legacy(tmp_path / "t.pt", single(legacy_storage("0", 12), (12,), (1,)), {"0": bytes(48)})
     whole = path.read_bytes()
     for count in (-1, 11, 2**40, 2**62):
         path.write_bytes(whole[:-56] + struct.pack("<q", count) + bytes(48))
         refused(path, "tensor 0 has another length")
+
+
+def test_a_legacy_tensor_of_which_one_element_is_left(tmp_path: Path) -> None:
+    path = legacy(tmp_path / "t.pt", single(legacy_storage("0", 12), (12,), (1,)), {"0": bytes(48)})
+    path.write_bytes(path.read_bytes()[:-44])
+    refused(path, "tensor 0 has another length")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"), [(1001, 1000, "its protocol is 1000"), (SYSTEM, [], "its protocol")]
+)
+def test_legacy_files_of_another_sort(tmp_path: Path, old: Any, new: Any, message: str) -> None:
+    path = legacy(tmp_path / "t.pt", program(b"}"))
+    whole, old = path.read_bytes(), pickle.dumps(old, protocol=2)
+    assert whole.count(old) == 1
+    path.write_bytes(whole.replace(old, pickle.dumps(new, protocol=2)))
+    refused(path, message)
+
+
+def test_bytes_that_are_neither_true_nor_false(tmp_path: Path) -> None:
+    code = single(storage("0", 3, "BoolStorage"), (3,), (1,))
+    path = zipped(tmp_path / "b.pt", code, {"0": b"\0\1\2"})
+    found = read_checkpoint_file(path, PLAIN).content["toy.a"]
+    assert found.view(torch.uint8).tolist() == [0, 1, 1]
 
 
 def test_keys_that_the_legacy_list_exchanges(tmp_path: Path) -> None:
@@ -444,9 +555,18 @@ def test_weights_whose_elements_lie_upon_each_other(tmp_path: Path) -> None:
         "toy.t": torch.ones(4, 3).t(),
         "toy.s": torch.ones(8, 8)[::3, 1:5],
         "toy.0": torch.ones(()),
+        "toy.1": torch.arange(8.0).as_strided((4, 1), (1, 2)),
+        "toy.e": torch.ones(1, 0).expand(3, 0),
     }
     torch.save(views, path)
     assert list(find_state_dict(read_checkpoint_file(path, PLAIN))) == list(views)
+
+
+def test_a_torchscript_program(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "s.pt", single(storage("0", 1), (1,), (1,)), {"0": bytes(4)})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/constants.pkl", program(b")"))
+    refused(path, "is a TorchScript program, not a checkpoint")
 
 
 def test_big_endian_machines(tmp_path: Path) -> None:
@@ -468,10 +588,13 @@ def test_big_endian_machines(tmp_path: Path) -> None:
         program(name("torch._utils", "_rebuild_tensor_v2"), b")R"),
         program(name("torch._utils", "_rebuild_parameter"), text("a"), b"\x85R"),
         program(b"]", text("a"), b"b"),
+        program(name("glow", "WN"), b")\x81}", text("a"), b"Nsb}", text("a"), b"Nsb"),
         program(b"]", text("a"), b"Ns"),
         program(text("a"), number(1), b"\x93"),
         program(b"}", b"]", b"Ns"),
         program(name("collections", "OrderedDict"), text("ab"), b"\x85R"),
+        program(b"(\x85"),
+        program(b"NN"),
     ],
 )
 @pytest.mark.parametrize("form", FORMATS)

@@ -373,12 +373,37 @@ def test_auto_passes_over_what_does_not_fit(
     assert "n_mels is 8 (voice: 80)" in second
 
 
+def test_auto_takes_what_fits_the_mels_that_it_is_told_of(folders: Folders) -> None:
+    facts = {**AUDIO_FACTS, "mel_fmax": 11025.0}
+    with pytest.raises(InputError, match=r"griffin-lim takes .* mel_fmax is 8000.0 .voice: 11025"):
+        load_vocoder("auto", audio_facts=facts)
+    save_hifigan(folders.hifigan, fmax=11025)
+    assert load_vocoder("auto").name == "griffin-lim"
+    assert load_vocoder("auto", audio_facts=facts).name == "hifigan"
+
+
 def test_auto_passes_over_a_folder_with_several(
     folders: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_hifigan(folders.hifigan).with_name("generator_other").write_bytes(b"x")
     assert load_vocoder("auto").name == "griffin-lim"
     assert "generator_other, generator_tiny" in capsys.readouterr().err
+
+
+# --- sound
+
+
+@pytest.mark.parametrize(
+    ("level", "cause"), [(-11.5, "the mel itself is silent, so"), (0.0, "its weights are damaged")]
+)
+def test_silence_is_the_fault_of_the_mel_or_of_the_vocoder(level: float, cause: str) -> None:
+    vocoder, mels = load_vocoder("griffin-lim"), [torch.full((3, 80), v) for v in (-11.5, level)]
+    message = (
+        rf"vocoder griffin-lim made silence .peak 0. of a mel that reaches {level:.3g}; {cause}"
+    )
+    with pytest.raises(InputError, match=message):
+        check_sound(vocoder, mels, [torch.zeros(768), torch.zeros(768)])
+    check_sound(vocoder, mels, [torch.zeros(768), torch.full((768,), 0.1)])
 
 
 # --- settings
@@ -431,6 +456,8 @@ def test_the_settings_of_waveglow(tmp_path: Path) -> None:
     torch.testing.assert_close(through(precision="float32"), default, rtol=0, atol=0)
     assert not torch.equal(through(seed=1), default)
     model = waveglow.load_waveglow(tmp_path / "tiny.pt")
+    silent = model.infer(mel[None], 0.0, seed=0)[0]
+    torch.testing.assert_close(through(sigma=0, denoise=0), silent, rtol=1e-4, atol=1e-5)
     expected = model.infer(mel[None], 0.9, seed=5)[0]
     found = through(sigma=0.9, seed=5, denoise=0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -211,8 +211,9 @@ def test_other_sizes(changes: dict[str, int]) -> None:
     assert_close("audio", model.infer(mel, 1.0, noise=noise, chunk_frames=2), expected, 1e-5)
 
 
-def test_what_inference_makes_is_noise_again_in_training_direction() -> None:
-    model = random_model()
+@pytest.mark.parametrize("kernel", [30, 31])
+def test_what_inference_makes_is_noise_again_in_training_direction(kernel: int) -> None:
+    model = random_model(WaveGlowConfig(**{**TINY.as_dict(), "upsample_kernel": kernel}))
     mel, noise = torch.randn(2, 20, 3), random_noise(TINY, 2, 20)
     z = model(mel, model.infer(mel, 1.0, noise=noise)).z
     # Early outputs come first in z; inference draws them last, the latest of them first.
@@ -272,8 +273,9 @@ def test_samples_that_do_not_fit_the_mel(wav: Tensor) -> None:
 
 def test_no_loss_without_a_deviation() -> None:
     output = random_model()(torch.zeros(1, 1, 3), torch.zeros(1, 12))
-    with pytest.raises(ValueError, match="sigma must be above 0"):
-        output.loss(sigma=0)
+    for sigma in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"sigma must be above 0 .* not {sigma}"):
+            output.loss(sigma=sigma)
 
 
 # --- inverse convolutions ------------------------------------------------------------------------
@@ -300,6 +302,18 @@ def test_inverses_follow_the_weights() -> None:
         empty = WaveGlow(TINY).eval()
     empty.load_state_dict(model.state_dict(), assign=True)
     check(empty)
+
+
+def test_inverses_and_determinants_are_computed_in_double_precision() -> None:
+    convolution = random_model().convinv[0]
+    left, _, right = torch.linalg.svd(convolution.conv.weight[:, :, 0].detach())
+    weight = left * torch.logspace(0, -5, 6) @ right
+    convolution.load_state_dict({"conv.weight": weight[:, :, None]})
+    expected = torch.linalg.inv(weight.double())
+    torch.testing.assert_close(convolution.inverse(), expected.float(), rtol=1e-6, atol=0)
+    expected = torch.linalg.slogdet(weight.double())[1]
+    log_det = convolution(torch.zeros(1, 6, 1))[1].detach()
+    torch.testing.assert_close(log_det, expected.float(), rtol=1e-7, atol=0)
 
 
 def test_a_singular_convolution_is_named() -> None:
@@ -340,6 +354,18 @@ def test_double_precision_is_possible(golden: Golden) -> None:
     assert wav.dtype == torch.float32
     expected = plain_infer(model, mel, sigma, noise).float()
     assert_close("audio", wav, expected, 2e-7)
+
+
+def test_what_half_precision_is_computed_in() -> None:
+    """On a CPU float16 is for storage only; bfloat16 is what is asked for."""
+    for dtype, working in (
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+    ):
+        network = random_model().with_precision(dtype).WN[0]
+        assert (network.dtype, network.working_dtype) == (dtype, working)
+    assert random_model().double().WN[0].working_dtype == torch.float64
 
 
 def test_precisions_that_are_none() -> None:
@@ -532,6 +558,10 @@ def test_bad_configurations_name_every_problem() -> None:
         ValueError, match=r"leave at least 2 channels after 5 early .* of 2, not -2"
     ):
         WaveGlowConfig(n_early_every=2)
+    with pytest.raises(
+        ValueError, match=r"n_flows must be a whole .* not True; n_layers .* not 8.0"
+    ):
+        WaveGlowConfig(n_flows=True, n_layers=8.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="multiple of n_group, not 12 and 8"):
         WaveGlowConfig(upsample_stride=12)
     with pytest.raises(ValueError, match="at least upsample_stride, not 128 and 256"):

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from safeload import CheckpointError, find_state_dict, read_checkpoint_file
+from safeload import CheckpointError, PickledObject, find_state_dict, read_checkpoint_file
 from waveglow import convert as convert_module
 from waveglow.config import AUDIO_FACTS, WaveGlowConfig
 from waveglow.convert import convert
@@ -208,6 +208,9 @@ def test_without_early_outputs(tmp_path: Path) -> None:
     assert load_waveglow(tmp_path / "a.pt").config.flow_channels == (8, 8, 8)
     torch.save({"state_dict": weights, "config": {"n_early_every": 4}}, tmp_path / "b.pt")
     assert load_waveglow(tmp_path / "b.pt").config == config
+    stated = {"n_early_every": 4, "n_early_size": 4}
+    torch.save({"state_dict": weights, "config": stated}, tmp_path / "d.pt")
+    assert load_waveglow(tmp_path / "d.pt").config.n_early_size == 4
     torch.save({"state_dict": weights, "config": {"n_early_every": 2}}, tmp_path / "c.pt")
     refused(tmp_path / "c.pt", "n_early_every is 2 by its configuration and 3 by its weights")
 
@@ -242,12 +245,13 @@ def test_folder(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"Hello, this is a letter.\n" * 9, "is a text file, not a checkpoint"),
         (b"<!DOCTYPE html><html>", "is a web page, not a checkpoint"),
+        (b"weights={'upsample': 1}\n", "is a text file, not a checkpoint"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
     ],
 )
 def test_not_a_checkpoint_at_all(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "wrong.pt").write_bytes(content)
-    refused(tmp_path / "wrong.pt", f"{message}.*expected a WaveGlow checkpoint|{message}")
+    refused(tmp_path / "wrong.pt", f"{message}.*; expected a WaveGlow checkpoint such as")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -273,7 +277,7 @@ def test_other_models(tmp_path: Path, model: str) -> None:
 
 def test_the_bundled_teacher_is_no_vocoder() -> None:
     path = ROOT / "tacotron2/pretrained/tacotron2_mini.safetensors"
-    refused(path, r"does not describe a WaveGlow checkpoint \(its format is 'tacotron2'")
+    refused(path, r"is a checkpoint of Tacotron 2 \(a text-to-mel model\), not of WaveGlow")
 
 
 def changed(**changes: Any) -> Weights:
@@ -310,6 +314,10 @@ MIXER = "convinv.1.conv.weight"
         ({"upsample.weight": torch.ones(8, 8, 255)}, "upsample_kernel must be at least"),
         ({MIXER: torch.zeros(8, 8, 1)}, r"convinv\.1\.conv\.weight is singular"),
         ({MIXER: torch.ones(8, 8, 1)}, r"convinv\.1\.conv\.weight is singular"),
+        (
+            {MIXER: torch.diag(torch.tensor([1.0] * 7 + [1e-8]))[:, :, None]},
+            r"convinv\.1\.conv\.weight is singular",
+        ),
         ({MIXER: 1e-32 * torch.eye(8)[:, :, None]}, r"convinv\.1\.conv\.weight is singular"),
         ({MIXER: torch.eye(7)[:, :, None]}, "impossible sizes: .*n_early_size must be even"),
         ({MIXER: torch.eye(4)[:, :, None]}, "must leave at least 2 channels"),
@@ -335,6 +343,25 @@ def test_many_flows_of_many_layers_in_few_weights(tmp_path: Path) -> None:
         weights[f"WN.0.in_layers.{i - 1}.weight"] = weights["WN.0.in_layers.0.weight_v"]
     torch.save({"state_dict": weights}, tmp_path / "w.pt")
     refused(tmp_path / "w.pt", "impossible sizes|flows of 2999 layers|have 8, 8, 6, 6, ")
+
+
+def test_more_layers_than_weights_are_never_made(tmp_path: Path) -> None:
+    weights = folded(published())
+    for i in range(60):
+        weights[f"convinv.{i}.conv.weight"] = torch.eye(8)[:, :, None]
+        weights[f"WN.0.in_layers.{i}.weight"] = weights["WN.0.in_layers.0.weight"]
+    torch.save(weights, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", r"has 60 flows of 60 layers by its first flow's, but only \d+ weig")
+
+
+def test_sizes_beyond_what_a_tensor_can_have(tmp_path: Path) -> None:
+    """Two long weights promise a third one of 2^64 elements."""
+    n = 2**21 - 1
+    weights = folded(published())
+    weights["WN.0.start.weight"] = torch.zeros(n, 1, 1, dtype=torch.float16)
+    weights["WN.0.in_layers.0.weight"] = torch.zeros(1, 1, n, dtype=torch.float16)
+    torch.save(weights, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", "its weights have impossible sizes: .*n_channels=2097151")
 
 
 def oldest() -> Weights:
@@ -375,6 +402,7 @@ def test_oldest_weights_that_do_not_fit(
         ({"n_flows": "4"}, "n_flows is '4' by its configuration"),
         ({"n_flows": [4]}, "n_flows is a list by its configuration"),
         ({"n_flows": True}, "n_flows is a bool by its configuration"),
+        ({"n_flows": 4.0}, "n_flows is 4.0 by its configuration"),
     ],
 )
 def test_a_config_of_another_model(tmp_path: Path, config: Any, message: str) -> None:
@@ -397,6 +425,11 @@ def test_attributes_of_a_module_that_contradict_its_weights() -> None:
             build_waveglow(file)
         module.state[name] = kept
     module.state["_modules"]["upsample"].state["stride"] = (300,)
+    with pytest.raises(CheckpointError, match="a mel frame is 300 samples, expected 256"):
+        build_waveglow(file)
+    parallel = PickledObject("torch.nn.parallel.data_parallel.DataParallel")
+    parallel.state = {"_modules": {"module": module}}
+    file.content["model"] = parallel
     with pytest.raises(CheckpointError, match="a mel frame is 300 samples, expected 256"):
         build_waveglow(file)
 
@@ -513,12 +546,41 @@ def test_convert_as_a_command(
     convert_module.main()
     assert "115,724 parameters, SHA-256" in capsys.readouterr().out
     assert set(load_file(new)) == set(load_waveglow(new).state_dict())
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         convert_module.main()
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert "choose another name or --overwrite" in error
+
+
+def test_options_of_the_convert_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = tmp_path / "b.safetensors"
+    for licence in ("mine", "yours"):
+        options = ["--overwrite", "--licence", licence, "--provenance", f"{licence} too"]
+        arguments = ["convert", str(fixture("module_legacy")), str(new), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        convert_module.main()
+        description = json.loads(new.with_suffix(".json").read_text())
+        assert (description["licence"], description["provenance"]) == (licence, f"{licence} too")
+
+
+def test_convert_looks_where_it_writes_before_it_reads(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"expected a name that ends in \.safetensors"):
+        convert(tmp_path / "nowhere.pt", tmp_path / "w.pt")
+
+
+def test_ctrl_c_stops_the_convert_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["convert", "old", "new"])
+    monkeypatch.setattr(convert_module, "convert", interrupted)
+    with pytest.raises(SystemExit, match=r"^130$"):
+        convert_module.main()
+    assert capsys.readouterr().err == "\nstopped\n"
 
 
 def test_loading_leaves_the_file_content_alone() -> None:

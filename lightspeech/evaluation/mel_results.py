@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lightspeech.audio import SAMPLE_RATE, write_wav
+from lightspeech.audio import FRAME_SECONDS, HOP_LENGTH, SAMPLE_RATE, write_wav
 from lightspeech.errors import InputError
 from lightspeech.evaluation.figures import STAGES, undisturbed
 from lightspeech.evaluation.plots import plot_mel_and_sound
 from lightspeech.files import make_folder, remove_leftovers, single_writer
 from lightspeech.mel_file import doubts_about, read_mel
 from lightspeech.vocoders import Vocoder, check_sound
+
+_LONG = 60.0  # seconds of a mel whose progress is shown
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,21 @@ def vocode_files(files: Sequence[str | Path], vocoder: Vocoder, out: Path) -> Me
 @torch.no_grad()
 def _sound(vocoder: Vocoder, mel: Tensor) -> Tensor:
     """(T, M) -> (256 T,) float32 on the CPU; the vocoder moves what it needs to its device."""
-    return vocoder(mel).float().cpu()
+    wav, n_done = torch.empty(HOP_LENGTH * len(mel)), 0
+    with tqdm(
+        total=round(len(mel) * FRAME_SECONDS),
+        desc="sound",
+        unit=" s",
+        leave=False,
+        disable=len(mel) * FRAME_SECONDS < _LONG,
+        mininterval=0.5 if sys.stderr.isatty() else 15.0,
+    ) as progress:
+        for piece in vocoder.stream(mel):
+            wav[n_done : n_done + len(piece)] = piece
+            n_done += len(piece)
+            progress.update(int(n_done / SAMPLE_RATE) - progress.n)
+    assert n_done == len(wav), (vocoder.name, n_done, len(wav))
+    return wav
 
 
 def _new_name(stem: str, taken: set[str]) -> str:

@@ -62,7 +62,7 @@ def load_vocoder(
     if has_path and name not in _NEURAL:
         raise InputError(f"{name} takes no file: write {name} alone, hifigan:PATH or waveglow:PATH")
     if has_path and not path:
-        raise InputError(f"--vocoder {spec}: expected {name}:PATH, or {name} alone")
+        raise InputError(f"--vocoder {spec} names no file: expected {name}:PATH, or {name} alone")
     if name == "auto":
         vocoder = _best(device, options, audio_facts)
         _refuse_foreign_settings(options, f"{vocoder.name}, which auto took,", vocoder.name)

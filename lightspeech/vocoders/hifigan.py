@@ -183,7 +183,13 @@ def _folded(
                 break
         else:
             expected[name] = weight
-    check_shapes(file, weights, expected)
+    check_shapes(
+        file,
+        weights,
+        expected,
+        advice=f"it or the {CONFIG_FILE} beside it has been changed, or they belong to different "
+        "generators: use the two that were published together",
+    )
     given = single_precision(file, weights)
     for name, (magnitude, direction) in pairs.items():
         length = torch.linalg.vector_norm(given[direction], dim=(1, 2), keepdim=True)

@@ -86,12 +86,15 @@ class HifiGanConfig:
                 "beside it; the published ones lie in the same folder as their generators "
                 "(linked from github.com/jik876/hifi-gan)"
             )
-        values = read_json(path, "HiFi-GAN configuration")
+        advice = f"use the {CONFIG_FILE} that was published with the generator"
+        try:
+            values = read_json(path, "HiFi-GAN configuration")
+        except InputError as e:
+            raise InputError(f"{e}; {advice}") from e
         if not isinstance(values, dict):
             raise InputError(
-                f"{path} holds a JSON {type(values).__name__}, expected an object with "
-                "upsample_rates, sampling_rate and so on; restore the one that was published with "
-                "the generator"
+                f"{path} holds no JSON object, expected one with upsample_rates, sampling_rate and "
+                f"so on; {advice}"
             )
         return cls.from_dict(values, str(path))
 
