@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightspeech.errors import InputError
 
@@ -34,8 +34,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # make the rename itself durable
-        folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes what was renamed in a folder durable, on systems that can."""
+    if os.name == "posix":
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
@@ -49,8 +54,15 @@ def is_full_disk(error: BaseException) -> bool:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes `content` atomically."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+        descriptor = os.open(temporary, flags, 0o666)
+        try:
+            rest = memoryview(content)
+            while rest:  # a disk that fills up takes a part
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: str | Path, content: str) -> None:
@@ -66,16 +78,22 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_json(path: str | Path, what: str) -> Any:
     """Reads a JSON file; `what` names it in the InputError's message when it cannot be read."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_text(encoding="utf-8-sig")  # editors on Windows add a mark
     except FileNotFoundError as e:
         raise InputError(f"no {what} at {path}") from e
-    except (ValueError, OSError, RecursionError) as e:
+    except (ValueError, OSError) as e:
+        raise InputError(f"{path} is not a readable {what}: {e}") from e
+    if not content.strip():
+        raise InputError(f"{path} is not a readable {what}: it is empty")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as e:
         raise InputError(f"{path} is not a readable {what}: {e}") from e
 
 
 def remove_leftovers(folder: Path) -> None:
     """Deletes the temporary files of `atomic_path` that a killed process left in `folder`."""
-    for leftover in folder.glob(".*.tmp"):
+    for leftover in folder.glob(".*.[0-9]*.tmp"):  # other programs' .*.tmp are none of ours
         leftover.unlink(missing_ok=True)
 
 
@@ -95,7 +113,7 @@ def make_folder(path: str | Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe.{os.getpid()}.tmp"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # processes of two machines may have the same number
     except OSError as e:
         raise InputError(
             f"cannot write into the folder {path}: {e.strerror or e}; "
@@ -111,11 +129,40 @@ def single_writer(folder: Path) -> Iterator[None]:
     The lock is the operating system's, so it goes when the process does, however it ends.
     """
     with open(folder / ".lock", "a") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as e:
-                raise InputError(
-                    f"another process is writing to {folder}; wait for it or use another folder"
-                ) from e
+        if not lock_file(lock):
+            raise InputError(
+                f"another process is writing to {folder}; wait for it or use another folder"
+            )
         yield
+
+
+def lock_file(file: IO[Any], *, shared: bool = False, wait: bool = False) -> bool:
+    """Locks an open file, or changes the kind of its lock: shared by many, or held by one.
+
+    Args:
+        wait: until nobody holds a lock in the way; otherwise the answer comes at once.
+
+    Returns:
+        whether the lock is held. Where it is not, an earlier lock of this file may be gone too.
+
+    Raises:
+        InputError: the file system knows no locks.
+    """
+    if fcntl is None:
+        return True
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as e:
+        raise InputError(
+            f"the file system of {file.name} cannot lock files ({e.strerror or e}), which keeps "
+            "two writers apart; use a folder on another one"
+        ) from e
+    return True
+
+
+def has_locks() -> bool:
+    """Whether this operating system keeps two writers apart (Windows: not yet)."""
+    return fcntl is not None

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from lightspeech.errors import InputError
 from lightspeech.files import (
     atomic_path,
+    lock_file,
     make_folder,
     read_json,
     remove_leftovers,
@@ -49,8 +51,9 @@ def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(target)], check=False)
     assert target.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2  # the killed process could not tidy up
+    (tmp_path / ".theirs.tmp").touch()  # another program's: a user may give any folder
     remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".theirs.tmp", "file.txt"]
 
 
 def test_json_round_trip_keeps_unicode_readable(tmp_path: Path) -> None:
@@ -65,6 +68,7 @@ def test_json_round_trip_keeps_unicode_readable(tmp_path: Path) -> None:
         (None, "no manifest at"),
         (b"{", "not a readable manifest"),
         (b"\xff", "not a readable manifest"),
+        (b" \n", "not a readable manifest: it is empty"),
     ],
 )
 def test_json_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -107,6 +111,26 @@ def test_a_second_writer_is_refused_and_a_dead_one_holds_nothing(tmp_path: Path)
         other.kill()
     with single_writer(tmp_path):
         pass
+
+
+def test_a_disk_that_takes_little_at_a_time_gets_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:7]))
+    write_text(tmp_path / "a", "0123456789" * 10)
+    assert (tmp_path / "a").read_text() == "0123456789" * 10
+
+
+def test_readers_share_a_lock_and_a_writer_waits_for_all_of_them(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="locks are POSIX")
+    with ExitStack() as files:
+        one, two = (files.enter_context(open(tmp_path / "lock", "a+")) for _ in range(2))
+        assert lock_file(one, shared=True)
+        assert lock_file(two, shared=True)
+        assert not lock_file(one)
+        two.close()
+        assert lock_file(one, wait=True)
 
 
 def test_content_is_on_the_disk_before_its_name(

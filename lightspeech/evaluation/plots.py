@@ -7,12 +7,14 @@ not safe in threads.
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from lightspeech.audio import FRAME_SECONDS, HOP_LENGTH, LOG_FLOOR, mel_spectrogram
@@ -33,6 +35,11 @@ _LABEL_POINTS = 4.4  # width of a character of a symbol's label
 _BOUNDARY = "#ffffff"
 _LOG_RANGE = (math.log(LOG_FLOOR), 2.0)  # one colour scale for all mels, so that they compare
 _PATH = "#36e0ff"
+_GREY = "#80808a"  # 3.9 to 1 against white, 4.4 to 1 against the dark pages
+_PAGE_DPI = 120
+_MOST_ROWS = 24  # symbols that fit beside an attention, one a line
+_PAGE_INCHES = (4.2, 9.6)  # widths of a figure on a page, by the length of what it shows
+_PAGE_INCHES_A_SECOND = 1.9
 
 
 def shown_symbol(symbol: str) -> str:
@@ -96,12 +103,16 @@ def plot_mel_and_sound(path: str | Path, mel: Tensor, wav: Tensor, title: str) -
         title: one line above it all.
     """
     figure = draw_mel_and_sound(mel, wav, title)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # Files may be named in any script, of which the font knows a few; the rest become boxes.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(temporary, format="png", dpi=_DPI)
 
 
 def draw_mel_and_sound(mel: Tensor, wav: Tensor, title: str) -> Figure:
     """The figure of `plot_mel_and_sound`, with a canvas of its own."""
+    # Line breaks, and what is no text at all: names of files may be any bytes.
+    title = "".join(character if character.isprintable() else "?" for character in title)
     count = min(len(mel), MOST_FRAMES)
     if count < len(mel):
         whole, part = len(mel) * FRAME_SECONDS, count * FRAME_SECONDS
@@ -126,6 +137,56 @@ def draw_mel_and_sound(mel: Tensor, wav: Tensor, title: str) -> Figure:
     wav_ax.set_ylabel("sound", fontsize=8)
     wav_ax.set_xlabel("seconds", fontsize=8)
     wav_ax.tick_params(labelsize=7)
+    return figure
+
+
+def draw_label(
+    symbols: list[str], durations: Tensor, mel: Tensor, attention: Tensor | None
+) -> Figure:
+    """A figure of what the teacher said about a text, for pages that are light or dark.
+
+    The attention with the path of the durations over it, where there is one, and below it the mel,
+    a line at every boundary between symbols and the symbols where they fit. It has no background,
+    and letters in a grey that can be read on white and on black.
+
+    Args:
+        symbols: the N symbols that were spoken.
+        durations: (N,) frames a symbol; their sum is T.
+        mel: (T, M).
+        attention: (T, N) or None.
+    """
+    piece = Piece("", symbols, durations, 0, attention)
+    seconds = len(mel) * FRAME_SECONDS
+    width = min(max(seconds * _PAGE_INCHES_A_SECOND + _MARGIN, _PAGE_INCHES[0]), _PAGE_INCHES[1])
+    heights = [2.3, 1.7] if attention is not None else [1.7]
+    figure = Figure(figsize=(width, sum(heights) + 0.3), dpi=_PAGE_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    if attention is not None:
+        _draw_attention(axes[0], piece, seconds)
+        axes[0].get_legend().remove()  # the page says what the line is
+        axes[0].set_xlabel("")
+        axes[0].patches[0].set_linewidth(0.7)  # so that it does not hide what it follows
+        if len(symbols) <= _MOST_ROWS:  # else the words stand there
+            axes[0].set_yticks(
+                range(len(symbols)), list(map(shown_symbol, symbols)), fontsize=7, parse_math=False
+            )
+    _draw_spectrogram(axes[-1], mel.float().numpy(), "mel bin")
+    ends = np.cumsum(durations.numpy()) * FRAME_SECONDS
+    axes[-1].vlines(ends[:-1], 0, mel.shape[1], color=_BOUNDARY, linewidth=0.5, alpha=0.6)
+    _draw_symbols(axes[-1], piece, ends, seconds, width)
+    axes[-1].set_xlim(0, seconds)
+    axes[-1].xaxis.tick_top()
+    axes[-1].tick_params(axis="x", labelsize=7, pad=1, length=2, labeltop=attention is None)
+    step = 0.5 if seconds < 8 else 1.0 if seconds < 20 else 2.0
+    for ax in axes:
+        _frame(ax, seconds)
+        ax.set_xticks(np.arange(0, seconds + 1e-9, step))
+    figure.patch.set_alpha(0)
+    for ax in axes:
+        ax.tick_params(colors=_GREY)
+    for text in figure.findobj(Text):
+        text.set_color(_GREY)
     return figure
 
 
