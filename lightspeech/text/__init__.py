@@ -9,19 +9,21 @@
 Nothing here needs PyTorch.
 """
 
-from lightspeech.text.encode import decode, encode, is_speakable
-from lightspeech.text.lines import Line, LinesRead, read_lines
+from lightspeech.text.encode import can_be_spoken, decode, encode, is_speakable
+from lightspeech.text.lines import SOUND_SUFFIXES, Line, LinesRead, read_lines
 from lightspeech.text.normalize import normalize
 from lightspeech.text.sentences import split_sentences
 from lightspeech.text.symbols import SYMBOLS, SYMBOLS_DIGEST
 from lightspeech.text.unknown import UnknownCharacters, describe_character, unknown_characters
 
 __all__ = [
+    "SOUND_SUFFIXES",
     "SYMBOLS",
     "SYMBOLS_DIGEST",
     "Line",
     "LinesRead",
     "UnknownCharacters",
+    "can_be_spoken",
     "decode",
     "describe_character",
     "encode",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from lightspeech.errors import InputError
 from lightspeech.text.normalize import normalize
 from lightspeech.text.symbols import FIRST_SPOKEN_ID, SYMBOL_IDS, SYMBOLS
+
+_PLAINLY_SPOKEN = re.compile(r"[^{A-Za-z0-9]*[A-Za-z0-9]")
 
 
 def encode(text: str) -> list[int]:
@@ -61,3 +64,12 @@ def decode(ids: Iterable[int]) -> list[str]:
 def is_speakable(ids: Iterable[int]) -> bool:
     """Whether there is anything to say: at least one letter or ARPAbet phoneme."""
     return any(symbol_id >= FIRST_SPOKEN_ID for symbol_id in ids)
+
+
+def can_be_spoken(text: str) -> bool:
+    """`is_speakable(encode(text))`, without encoding most texts.
+
+    A letter or digit of ASCII outside braces is always heard: no step of `normalize` takes a letter
+    out, and every number becomes words.
+    """
+    return _PLAINLY_SPOKEN.match(text) is not None or is_speakable(encode(text))

@@ -13,7 +13,7 @@ import re
 from itertools import pairwise
 
 from lightspeech.errors import InputError
-from lightspeech.text.encode import encode, is_speakable
+from lightspeech.text.encode import can_be_spoken
 from lightspeech.text.normalize import normalize
 
 
@@ -200,20 +200,16 @@ def _attach_unspeakable(pieces: list[str]) -> list[str]:
         waiting = f"{waiting} {piece}" if waiting else piece
         # Only a closing brace changes what stands before it, so few joins need a second look.
         closes = "}" in waiting
-        if _is_speakable(waiting if closes else piece):
+        if can_be_spoken(waiting if closes else piece):
             attached.append(waiting)
             waiting = ""
-        elif attached and (not closes or _is_speakable(f"{attached[-1]} {waiting}")):
+        elif attached and (not closes or can_be_spoken(f"{attached[-1]} {waiting}")):
             attached[-1] += f" {waiting}"
             waiting = ""
     # A stray brace can swallow words before it. Then join more, until there is something to say.
     while waiting and attached:
         waiting = f"{attached.pop()} {waiting}"
-        if _is_speakable(waiting):
+        if can_be_spoken(waiting):
             attached.append(waiting)
             waiting = ""
     return attached
-
-
-def _is_speakable(piece: str) -> bool:
-    return is_speakable(encode(piece))

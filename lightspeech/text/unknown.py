@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from lightspeech.text.encode import brace_parts
 from lightspeech.text.normalize import normalize, to_ascii
-from lightspeech.text.symbols import SYMBOL_IDS
+from lightspeech.text.symbols import SYMBOL_IDS, SYMBOLS
 
 # Characters without a sound of their own, whose loss nobody hears: combining accents (the published
 # cleaner drops composed ones too), and format characters such as soft hyphens and joiners.
 _SILENT_CATEGORIES = ("Mn", "Me", "Cf")
+
+# In ASCII without braces and dollars, `normalize` reads letters, digits and white space, and leaves
+# every other character as it is, to be dropped if it has no symbol.
+_PLAIN = re.compile(r"[^{$\x80-\U0010ffff]*")
+_WITHOUT_SYMBOL = re.compile(
+    f"[^\\s0-9{re.escape(''.join(symbol for symbol in SYMBOLS if len(symbol) == 1))}]"
+)
 
 _NAMELESS = {
     "Cc": "control character",
@@ -28,6 +36,8 @@ def unknown_characters(text: str) -> list[str]:
     where no amount follows it. A name between braces which is no ARPAbet phoneme is given as
     `{name}`.
     """
+    if _PLAIN.fullmatch(text):  # most texts, ten times as fast
+        return list(dict.fromkeys(_WITHOUT_SYMBOL.findall(text)))
     found: dict[str, None] = {}  # an ordered set
     for part, is_arpabet in brace_parts(text):
         if is_arpabet:
