@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from lightspeech.store import LabelStore
 from lightspeech.store_writer import StoreWriter
 
 MEMORY_SIZE = 12
+IDENTITY = StoreIdentity("synthetic", "a" * 64, MEMORY_SIZE, {"seed": 1})
 
 
 def make_label(number: int, n_tokens: int) -> Label:
@@ -31,7 +33,7 @@ def make_label(number: int, n_tokens: int) -> Label:
 
 def make_store(path: Path, utterances: int = 12, teacher: str = "a" * 64) -> LabelStore:
     """A store of `utterances` of 4 to 15 tokens in shards of five."""
-    identity = StoreIdentity("synthetic", teacher, MEMORY_SIZE, {"seed": 1})
+    identity = replace(IDENTITY, teacher_sha256=teacher)
     labels = [make_label(number, 4 + 7 * number % 12) for number in range(utterances)]
     with StoreWriter.open(path, identity) as writer:
         for start in range(0, utterances, 5):

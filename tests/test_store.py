@@ -175,7 +175,7 @@ def test_a_sound_shard_that_cannot_be_read_now_is_kept(
         raise InputError("shard-00000.arrow is damaged") from OSError("Cannot allocate memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lightspeech.store_writer.ShardReader", short_of_memory)
+        patch.setattr("lightspeech.store_recovery.ShardReader", short_of_memory)
         with (
             pytest.raises(InputError, match=r"though its checksum is right \(Cannot allocate"),
             StoreWriter.open(tmp_path, IDENTITY),
@@ -302,6 +302,12 @@ def test_verify_finds_an_utterance_that_is_there_twice(tmp_path: Path) -> None:
     store = plant(tmp_path, make_label("a"), make_label("b"), make_label("a", seed=7))
     assert len(store.verify()) == 1
     assert "a is there twice, first in shard-00000.arrow" in store.verify()[0]
+    with StoreWriter.open(tmp_path, IDENTITY) as writer:
+        assert "holds 1 utterances twice" in writer.repairs[0]
+    store = LabelStore.open(tmp_path)
+    assert store.verify() == []
+    assert store.ids == ["a", "b"]
+    assert torch.equal(store[0].mel, make_label("a").mel.half().float())
 
 
 def test_columns_that_are_no_labels_are_refused(tmp_path: Path) -> None:
@@ -322,6 +328,10 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     fill(tmp_path, "ab")
     shards = tmp_path / "shards"
     shard_file(tmp_path, 1).write_bytes(b"renamed, but not yet in the manifest")
+    with pa.ipc.open_file(str(shard_file(tmp_path, 0))) as file:
+        table = file.read_all().replace_schema_metadata(None)
+    with pa.ipc.new_file(str(shard_file(tmp_path, 7)), table.schema) as file:
+        file.write_table(table)  # labels that do not say whose they are
     (shards / ".shard-00002.arrow.77.tmp").write_bytes(b"half a sh")
     (tmp_path / ".manifest.json.77.tmp").write_bytes(b"{")
     (shards / "notes.txt").write_text("somebody's own file")
@@ -336,7 +346,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert LabelStore.open(tmp_path).verify() == []
 
 
-@pytest.mark.parametrize("step", ["write_bytes", "write_json"])
+@pytest.mark.parametrize("step", ["write_shard", "write_json"])
 def test_a_full_disk_leaves_the_store_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -381,12 +391,20 @@ def test_a_label_counts_more_than_its_rejection(tmp_path: Path) -> None:
         assert writer.rejects == {}
 
 
-@pytest.mark.parametrize("content", ["{}", '[{"id": 1}]', '[{"id": "a", "te'])
-def test_damaged_rejects_are_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["{}", '[{"id": 1}]', '[{"id": "a", "te', ""])
+def test_damaged_rejects_are_named_and_tried_again(tmp_path: Path, content: str) -> None:
     fill(tmp_path, "x")
     (tmp_path / "rejects.json").write_text(content, encoding="utf-8")
+    store = LabelStore.open(tmp_path)
     with pytest.raises(InputError, match=r"rejects\.json is (damaged|not a readable)"):
-        fill(tmp_path)
+        _ = store.rejects
+    assert len(store.verify()) == 1
+    with StoreWriter.open(tmp_path, IDENTITY) as writer:
+        assert writer.rejects == {}
+        assert len(writer.repairs) == 1
+        assert "it is dropped, and its texts are tried again" in writer.repairs[0]
+    assert LabelStore.open(tmp_path).verify() == []
+    assert LabelStore.open(tmp_path).rejects == []
 
 
 # Refusals
@@ -547,6 +565,9 @@ def test_an_utterance_in_two_shards_is_found_and_mended(tmp_path: Path) -> None:
     assert len(problems) == 1
     assert "a is there twice, first in shard-00000.arrow" in problems[0]
     with StoreWriter.open(tmp_path / "store", IDENTITY) as writer:
-        assert "holds utterances that another shard holds too" in writer.repairs[0]
-        assert writer.texts.keys() == {"a"}
-    assert LabelStore.open(tmp_path / "store").verify() == []
+        assert "holds 1 utterances twice, or that another shard holds too" in writer.repairs[0]
+        assert writer.texts.keys() == {"a", "b"}
+    store = LabelStore.open(tmp_path / "store")
+    assert store.verify() == []
+    assert store.ids == ["a", "b"]
+    assert not (tmp_path / "store" / "shards" / "shard-00001.arrow").exists()
