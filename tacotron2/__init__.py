@@ -4,12 +4,17 @@
 
     teacher = load_tacotron2(default_checkpoint())
     output = teacher.infer(tokens, token_lengths, seeds=[1, 2, 3])   # a TeacherOutput
+    for spoken in teacher.speak(take, slots=64):                     # as many as take() gives
+        ...
 
     config     sizes of the layers, read off the weights
     encoder    symbol ids -> memory
     decoder    memory -> frames, attention and gate, one frame at a time
     postnet    frames -> better frames
     dropout    the pre-net's drop-out, seeded for each utterance
+    packed     products and sigmoids in which no row notices the others
+    slots      the free-running decoder: one step for all utterances in their slots
+    speaking   many utterances at once: who ends makes room for the next; Request, Spoken
     model      Tacotron2: the parts put together; TeacherOutput
     load       load_tacotron2, default_checkpoint
     convert    python -m tacotron2.convert OLD NEW: NVIDIA's checkpoint -> safetensors + JSON
@@ -24,11 +29,14 @@ from safeload import CheckpointError
 from tacotron2.config import AUDIO_FACTS, N_SYMBOLS, Tacotron2Config
 from tacotron2.load import checkpoints, default_checkpoint, load_tacotron2
 from tacotron2.model import Tacotron2, TeacherOutput
+from tacotron2.speaking import Request, Spoken
 
 __all__ = [
     "AUDIO_FACTS",
     "N_SYMBOLS",
     "CheckpointError",
+    "Request",
+    "Spoken",
     "Tacotron2",
     "Tacotron2Config",
     "TeacherOutput",

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacotron2.config import Tacotron2Config
-from tacotron2.layers import Cell, NamedConvolution, NamedLinear, within
+from tacotron2.layers import NamedConvolution, NamedLinear, within
 
 
 @dataclass
 class DecoderState:
     """What the decoder carries from one frame to the next, for B utterances of N tokens."""
 
-    memory: Tensor  # (B, N, E); double precision in free running, as are keys and filters
+    memory: Tensor  # (B, N, E)
     keys: Tensor  # (B, A, N) the memory as the attention compares it
     padded_tokens: Tensor  # (B, N) True beyond an utterance's tokens
     location_filters: Tensor  # (A, 2, K) location convolution and its projection, multiplied out
@@ -30,17 +30,6 @@ class DecoderState:
     context: Tensor  # (B, E)
     query: tuple[Tensor, Tensor]  # hidden and cell state of the attention LSTM
     hidden: tuple[Tensor, Tensor]  # hidden and cell state of the decoder LSTM
-
-    def keep(self, rows: Tensor, n_tokens: int) -> None:
-        """Goes on with these rows only, cut to their first `n_tokens` tokens."""
-        self.memory = self.memory[rows, :n_tokens]
-        self.keys = self.keys[rows, :, :n_tokens]
-        self.padded_tokens = self.padded_tokens[rows, :n_tokens]
-        self.attention = self.attention[rows, :n_tokens]
-        self.attention_sum = self.attention_sum[rows, :n_tokens]
-        self.context = self.context[rows]
-        self.query = (self.query[0][rows], self.query[1][rows])
-        self.hidden = (self.hidden[0][rows], self.hidden[1][rows])
 
 
 class Prenet(nn.Module):
@@ -96,12 +85,10 @@ class Attention(nn.Module):
         """query (B, H) -> attention (B, N), zero at padded tokens, else summing to 1."""
         filters = state.location_filters
         history = torch.stack((state.attention, state.attention_sum), 1)  # (B, 2, N)
-        history = history.to(filters.dtype)
         compared = F.conv1d(history, filters, padding=filters.shape[2] // 2)  # (B, A, N)
         # In place: this is the largest tensor of a step, and autograd needs only the last of these.
         compared = compared.add_(state.keys).add_(self.query_layer(query)[:, :, None]).tanh_()
-        v = self.v.weight.to(filters.dtype).expand(len(query), 1, -1)
-        energies = torch.bmm(v, compared)[:, 0]  # (B, N)
+        energies = torch.bmm(self.v.weight.expand(len(query), 1, -1), compared)[:, 0]  # (B, N)
         return torch.softmax(energies.masked_fill(state.padded_tokens, -torch.inf), 1)
 
 
@@ -113,36 +100,29 @@ class Decoder(nn.Module):
         self.p_attention_dropout = config.p_attention_dropout
         self.p_decoder_dropout = config.p_decoder_dropout
         self.prenet = Prenet(config.n_mel_channels, config.prenet_dim)
-        self.attention_rnn = Cell(
+        self.attention_rnn = nn.LSTMCell(
             config.prenet_dim + config.encoder_embedding_dim, config.attention_rnn_dim
         )
         self.attention_layer = Attention(config)
-        self.decoder_rnn = Cell(
+        self.decoder_rnn = nn.LSTMCell(
             config.attention_rnn_dim + config.encoder_embedding_dim, config.decoder_rnn_dim
         )
         size = config.decoder_rnn_dim + config.encoder_embedding_dim
         self.linear_projection = NamedLinear(size, config.n_mel_channels, bias=True)
         self.gate_layer = NamedLinear(size, 1, bias=True)
 
-    def start(
-        self, memory: Tensor, token_lengths: Tensor, exact_memory: Tensor | None = None
-    ) -> DecoderState:
-        """The state before the first frame, for a memory (B, N, E).
-
-        `exact_memory`: the same in double precision, for keys that are right to the last digit.
-        """
+    def start(self, memory: Tensor, token_lengths: Tensor) -> DecoderState:
+        """The state before the first frame, for a memory (B, N, E)."""
         B, N, E = memory.shape
         query = memory.new_zeros(B, self.attention_rnn.hidden_size)
         hidden = memory.new_zeros(B, self.decoder_rnn.hidden_size)
         nowhere = memory.new_zeros(B, N)
-        to_key = self.attention_layer.memory_layer.weight
-        exact = memory if exact_memory is None else exact_memory
-        keys = F.linear(exact, to_key.to(exact.dtype))
+        keys = self.attention_layer.memory_layer(memory)
         return DecoderState(
-            memory=exact,
+            memory=memory,
             keys=keys.transpose(1, 2).contiguous(),
             padded_tokens=~within(token_lengths, N),
-            location_filters=self.attention_layer.location_layer.filters().to(exact.dtype),
+            location_filters=self.attention_layer.location_layer.filters(),
             attention=nowhere,
             attention_sum=nowhere,
             context=memory.new_zeros(B, E),
@@ -158,9 +138,8 @@ class Decoder(nn.Module):
         query, cell = self.attention_rnn(torch.cat((prenet_output, state.context), 1), state.query)
         query = F.dropout(query, self.p_attention_dropout, self.training)
         state.query = (query, cell)
-        attention = self.attention_layer(query, state)
-        state.context = torch.bmm(attention[:, None], state.memory)[:, 0].to(query.dtype)
-        state.attention = attention.to(query.dtype)
+        state.attention = self.attention_layer(query, state)
+        state.context = torch.bmm(state.attention[:, None], state.memory)[:, 0]
         state.attention_sum = state.attention_sum + state.attention
         hidden, cell = self.decoder_rnn(torch.cat((query, state.context), 1), state.hidden)
         hidden = F.dropout(hidden, self.p_decoder_dropout, self.training)

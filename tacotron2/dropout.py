@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,46 +11,68 @@ BLOCK = 32
 
 
 class PrenetDropout:
-    """Draws what the pre-net's two layers drop, frame by frame.
+    """Draws what the pre-net's two layers drop, frame by frame, for utterances in slots.
 
     Each utterance has a Philox generator of its own, seeded with its integer and drawn on the CPU
     from its raw 64-bit stream, which NumPy keeps the same from release to release. What is dropped
-    therefore depends on the seed and the frame alone: not on the batch, the position in it, the
-    device or the version of PyTorch.
+    therefore depends on the seed and the frame alone: not on the slot, on when the utterance
+    entered it, on the other utterances, the device or the version of PyTorch.
     """
 
-    def __init__(
-        self, seeds: Sequence[int], size: int, probability: float, device: torch.device
-    ) -> None:
-        """`seeds`: one integer >= 0 an utterance; `size`: width P of the pre-net."""
-        self._streams = [np.random.Philox(seed) for seed in seeds]
+    def __init__(self, slots: int, size: int, probability: float, device: torch.device) -> None:
+        """`size`: width P of the pre-net."""
+        self._streams: list[np.random.Philox | None] = [None] * slots
         self._size = size
         # A 16-bit number keeps its unit if it is at least this; 0.5 is exact.
         self._threshold = round(probability * 65536)
         self._scale = 1 / (1 - probability)
-        self._device = device
-        self._block = torch.empty(0)
-        self._position = BLOCK
+        # A ring: what is at a position counts when the ring has turned to it.
+        self._ring = torch.zeros(BLOCK, 2, slots, size, device=device)
+        self._position = 0
+        # For each position the slots whose utterances entered there: they are drawn for when the
+        # ring comes round.
+        self._due: list[list[int]] = [[] for _ in range(BLOCK)]
 
-    def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows of the batch only."""
-        self._streams = [self._streams[i] for i in rows.tolist()]
-        self._block = self._block[:, :, rows.to(self._block.device)]
+    def enter(self, slot: int, seed: int) -> None:
+        """A new utterance begins in this slot with the next frame."""
+        self.leave(slot)
+        self._streams[slot] = np.random.Philox(seed)
+        self._due[self._position].append(slot)
 
-    def next_frame(self) -> tuple[Tensor, Tensor]:
-        """What to multiply the outputs (B, P) of either layer with: 0 or 1 / (1 - probability)."""
-        if self._position == BLOCK:
-            self._block = self._draw()
-            self._position = 0
-        first, second = self._block[self._position]
-        self._position += 1
-        return first, second
+    def leave(self, slot: int) -> None:
+        """Nothing more is drawn for this slot."""
+        self._streams[slot] = None
+        for slots in self._due:
+            if slot in slots:
+                slots.remove(slot)
 
-    def _draw(self) -> Tensor:
-        """The factors of the next BLOCK frames, (BLOCK, 2, B, P)."""
-        n_words = BLOCK * 2 * self._size // 4  # four 16-bit numbers in each
-        words = np.stack([stream.random_raw(n_words) for stream in self._streams])
+    def move(self, source: int, target: int) -> None:
+        """The utterance in `source` goes on in `target`."""
+        self.leave(target)
+        self._ring[:, :, target] = self._ring[:, :, source]
+        self._streams[target], self._streams[source] = self._streams[source], None
+        for slots in self._due:
+            slots[:] = [target if slot == source else slot for slot in slots]
+
+    def next_frame(self, rows: int) -> Tensor:
+        """What to multiply the outputs of either layer with: 0 or 1 / (1 - probability).
+
+        Returns:
+            (2, rows, P), of the first slots; without meaning where no utterance is.
+        """
+        for slot in self._due[self._position]:
+            self._draw(slot)
+        factors = self._ring[self._position, :, :rows]
+        self._position = (self._position + 1) % BLOCK
+        return factors
+
+    def _draw(self, slot: int) -> None:
+        """The factors of the next BLOCK frames of an utterance."""
+        stream = self._streams[slot]
+        assert stream is not None, "nobody is in this slot"
+        words = np.asarray(stream.random_raw(BLOCK * 2 * self._size // 4))  # 16-bit numbers, by 4
         numbers = words.astype("<u8", copy=False).view("<u2")
-        kept = torch.from_numpy(numbers >= self._threshold).to(self._device)
-        kept = kept.view(len(self._streams), BLOCK, 2, self._size)
-        return kept.permute(1, 2, 0, 3).to(torch.float32).mul_(self._scale)
+        kept = torch.from_numpy(numbers >= self._threshold).view(BLOCK, 2, self._size)
+        # The first of them belongs to the current position.
+        kept = kept.roll(self._position, 0).to(self._ring.device, torch.float32)
+        self._ring[:, :, slot] = kept.mul_(self._scale)

@@ -27,13 +27,19 @@ class Encoder(ConvolutionStack):
         unless `padding_leaks`.
         """
         n_tokens = embedded.shape[1]
-        x = embedded.transpose(1, 2)  # (B, E, N)
         padded_tokens = None if padding_leaks else ~within(token_lengths, n_tokens)[:, None, :]
-        x = self.run(x, [torch.relu] * len(self.convolutions), padded_tokens)
         packed = pack_padded_sequence(
-            x.transpose(1, 2), token_lengths.cpu(), batch_first=True, enforce_sorted=False
+            self.convolve(embedded, padded_tokens),
+            token_lengths.cpu(),
+            batch_first=True,
+            enforce_sorted=False,
         )
         memory, _ = pad_packed_sequence(
             self.lstm(packed)[0], batch_first=True, total_length=n_tokens
         )
         return memory
+
+    def convolve(self, embedded: Tensor, padded_tokens: Tensor | None = None) -> Tensor:
+        """(B, N, E) -> (B, N, E), what the LSTM reads; `padded_tokens`: see ConvolutionStack."""
+        activations = [torch.relu] * len(self.convolutions)
+        return self.run(embedded.transpose(1, 2), activations, padded_tokens).transpose(1, 2)

@@ -9,25 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAST_ROWS = 8
-"""Matrix products of fewer rows go through other routines, which round otherwise (measured: fewer
-than 4); they are filled up with zeros, so that an utterance does not notice the others leave."""
-
-
-def fill_up(x: Tensor) -> Tensor:
-    """(B, C) -> (LEAST_ROWS or more, C), zeros below."""
-    return F.pad(x, (0, 0, 0, max(0, LEAST_ROWS - len(x))))
-
-
-class Cell(nn.LSTMCell):
-    """An LSTM cell in which the result for an utterance does not depend on their number."""
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, state: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        hidden, cell = super().forward(fill_up(x), (fill_up(state[0]), fill_up(state[1])))
-        return hidden[: len(x)], cell[: len(x)]
-
 
 class NamedLinear(nn.Module):
     """A linear layer whose weight is called `linear_layer.weight`."""
@@ -41,7 +22,7 @@ class NamedLinear(nn.Module):
         return self.linear_layer.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear_layer(fill_up(x))[: len(x)] if x.dim() == 2 else self.linear_layer(x)
+        return self.linear_layer(x)
 
 
 class NamedConvolution(nn.Module):

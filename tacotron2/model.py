@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 
 from tacotron2.config import AUDIO_FACTS, Tacotron2Config
 from tacotron2.decoder import Decoder
-from tacotron2.dropout import PrenetDropout
 from tacotron2.encoder import Encoder
 from tacotron2.layers import within
 from tacotron2.postnet import Postnet
+from tacotron2.speaking import Request, Spoken, speak
 
 STOP_LOGIT = 1000.0
 """The gate logit beyond an utterance's end, as in NVIDIA's batches: stop, for certain."""
@@ -65,6 +64,41 @@ class Tacotron2(nn.Module):
         self.decoder = Decoder(config)
         self.postnet = Postnet(config)
 
+    def speak(
+        self,
+        take: Callable[[], Request | None],
+        *,
+        slots: int = 64,
+        prenet_dropout: float = 0.5,
+        gate_threshold: float = 0.5,
+        on_frame: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Spoken]:
+        """Speaks utterances as they come, `slots` of them at a time, and yields each as it ends.
+
+        One that ends makes room at once for the next. What an utterance becomes depends on its
+        request alone: neither on its neighbours nor on the number of slots, the order or the moment
+        it enters. On the CPUs measured it is the same to the last bit, whatever the batch; see
+        `packed` for how, and `infer` for what ends an utterance.
+
+        Args:
+            take: called whenever a slot is free. None means that there is nothing just now; it is
+                asked again after the next utterance has been yielded. Speaking ends when it gives
+                None while no slot is busy.
+            slots: utterances at a time, at most.
+            prenet_dropout: as for `infer`.
+            gate_threshold: as for `infer`.
+            on_frame: called after each step, which makes one frame of each utterance in a slot,
+                with its number, from 1, and the count of utterances that go on.
+
+        Raises:
+            ValueError: an argument or a request is not as described, or the model is in training
+                mode.
+        """
+        self._check_speaking(prenet_dropout, gate_threshold)
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1, not {slots}")
+        return speak(self, take, slots, prenet_dropout, gate_threshold, on_frame)
+
     @torch.no_grad()
     def infer(
         self,
@@ -81,10 +115,8 @@ class Tacotron2(nn.Module):
 
         An utterance ends with the first frame whose gate probability exceeds the threshold; it then
         leaves the batch, and the rest goes on. Neither the other utterances nor the padding
-        influence it: where the size of a batch would change the rounding of sums, which free
-        running amplifies to other durations and frames, the sums are taken in double precision or
-        over a least number of rows (`layers.LEAST_ROWS`). On the CPUs measured the result of a
-        batch is that of its utterances alone to 1e-6.
+        influence it: free running would amplify the least difference to other durations and frames.
+        On the CPUs measured the result of a batch is that of its utterances alone to 1e-6.
 
         Args:
             tokens: (B, N) symbol ids; what lies beyond an utterance's length is ignored.
@@ -102,54 +134,30 @@ class Tacotron2(nn.Module):
         Raises:
             ValueError: an argument is not as described, or the model is in training mode.
         """
-        if self.training:
-            raise ValueError("the model is in training mode; call .eval() before infer")
+        self._check_speaking(prenet_dropout, gate_threshold)
         tokens, token_lengths = self._checked_tokens(tokens, token_lengths)
-        _check_dropout(prenet_dropout)
-        if not 0 <= gate_threshold <= 1:
-            raise ValueError(f"gate_threshold must be 0 to 1, not {gate_threshold}")
         if max_frames < 1:
             raise ValueError(f"max_frames must be at least 1, not {max_frames}")
         B, N = tokens.shape
-        dropout = None
-        if prenet_dropout > 0:
-            dropout = PrenetDropout(
-                _checked_seeds(seeds, B), self.config.prenet_dim, prenet_dropout, tokens.device
-            )
-
-        exact_memory = self._encode_exactly(tokens, token_lengths)
-        memory = exact_memory.to(self.embedding.weight.dtype)
-        spoken = _Segments(B, N, self.config.n_mel_channels, memory)
-        state = self.decoder.start(memory, token_lengths, exact_memory)
-        frame = memory.new_zeros(B, self.config.n_mel_channels)
-        for number in range(1, max_frames + 1):
-            factors = dropout.next_frame() if dropout else None
-            features = self.decoder.step(self.decoder.prenet(frame, factors), state)
-            frame, gate = self.decoder.project(features)
-            spoken.add(frame, gate, state.attention)
-            ends = torch.sigmoid(gate) > gate_threshold
-            if ends.any():
-                rows = torch.nonzero(~ends)[:, 0]
-                spoken.keep(rows, ended=torch.nonzero(ends)[:, 0])
-                if len(rows):
-                    state.keep(rows, int(token_lengths[spoken.rows].max()))
-                    frame = frame[rows]
-                    if dropout:
-                        dropout.keep(rows)
-            if on_frame is not None:
-                on_frame(number, len(spoken.rows))
-            if not len(spoken.rows):
-                break
-        mel, gate_logits, attention, stopped = spoken.collect()
-        return TeacherOutput(
-            mel=self.postnet(mel, spoken.frames),
-            mel_before_postnet=mel,
-            gate_logits=gate_logits,
-            attention=attention,
-            memory=memory,
-            frames=spoken.frames,
-            stopped=stopped,
+        numbers = _checked_seeds(seeds, B) if prenet_dropout > 0 else [0] * B
+        requests = iter(
+            [
+                Request(row[:length].cpu(), seed, max_frames, tag=i)
+                for i, (row, length, seed) in enumerate(
+                    zip(tokens, token_lengths.tolist(), numbers, strict=True)
+                )
+            ]
         )
+        spoken = list(
+            self.speak(
+                lambda: next(requests, None),
+                slots=B,
+                prenet_dropout=prenet_dropout,
+                gate_threshold=gate_threshold,
+                on_frame=on_frame,
+            )
+        )
+        return _collected(sorted(spoken, key=lambda utterance: int(utterance.request.tag)), N)
 
     def forward(
         self,
@@ -215,16 +223,12 @@ class Tacotron2(nn.Module):
             stopped=torch.ones(B, dtype=torch.bool, device=mel.device),
         )
 
-    def _encode_exactly(self, tokens: Tensor, token_lengths: Tensor) -> Tensor:
-        """The memory (B, N, E) in double precision.
-
-        Free-running decoding amplifies the smallest differences, and the rounding of the memory
-        acts in every frame. Encoding is a small part of the work, so this costs little; it halves
-        the distance to the result of exact arithmetic, and makes the memory independent of the
-        batch.
-        """
-        encoder = copy.deepcopy(self.encoder).double()
-        return encoder(self.embedding(tokens).double(), token_lengths)
+    def _check_speaking(self, prenet_dropout: float, gate_threshold: float) -> None:
+        if self.training:
+            raise ValueError("the model is in training mode; call .eval() before it speaks")
+        _check_dropout(prenet_dropout)
+        if not 0 <= gate_threshold <= 1:
+            raise ValueError(f"gate_threshold must be 0 to 1, not {gate_threshold}")
 
     def _checked_tokens(self, tokens: Tensor, token_lengths: Tensor) -> tuple[Tensor, Tensor]:
         if tokens.dim() != 2 or 0 in tokens.shape:
@@ -243,65 +247,28 @@ class Tacotron2(nn.Module):
         return tokens, token_lengths
 
 
-class _Segments:
-    """Collects frames while utterances leave the batch.
-
-    Between two such moments the batch is constant: its frames are kept as they come and are put in
-    place at the end, when T is known.
-    """
-
-    def __init__(self, B: int, N: int, M: int, like: Tensor) -> None:
-        self.rows = torch.arange(B, device=like.device)  # utterances that go on
-        self.frames = torch.zeros_like(self.rows)
-        self._shape = (B, N, M)
-        self._like = like
-        self._stopped = torch.zeros_like(self.rows, dtype=torch.bool)
-        self._number = 0
-        self._done: list[_Segment] = []
-        self._open = _Segment(self.rows, 0)
-
-    def add(self, mel: Tensor, gate: Tensor, attention: Tensor) -> None:
-        self._open.mel.append(mel)
-        self._open.gate.append(gate)
-        self._open.attention.append(attention)
-        self._number += 1
-
-    def keep(self, rows: Tensor, ended: Tensor) -> None:
-        """`ended` (positions in the current batch) end with this frame, `rows` go on."""
-        gone = self.rows[ended]
-        self.frames[gone] = self._number
-        self._stopped[gone] = True
-        self.rows = self.rows[rows]
-        self._done.append(self._open)
-        self._open = _Segment(self.rows, self._number)
-
-    def collect(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """mel (B, T, M), gate logits (B, T), attention (B, T, N), stopped (B,)."""
-        B, N, M = self._shape
-        self.frames[self.rows] = self._number
-        T = self._number
-        mel = self._like.new_zeros(B, T, M)
-        gate = self._like.new_full((B, T), STOP_LOGIT)
-        attention = self._like.new_zeros(B, T, N)
-        for segment in [*self._done, self._open]:
-            if segment.mel:
-                span = slice(segment.start, segment.start + len(segment.mel))
-                mel[segment.rows, span] = torch.stack(segment.mel, 1)
-                gate[segment.rows, span] = torch.stack(segment.gate, 1)
-                looked = torch.stack(segment.attention, 1)
-                attention[segment.rows, span, : looked.shape[2]] = looked
-        return mel, gate, attention, self._stopped
-
-
-@dataclass
-class _Segment:
-    """Frames during which the batch is constant."""
-
-    rows: Tensor
-    start: int
-    mel: list[Tensor] = field(default_factory=list)
-    gate: list[Tensor] = field(default_factory=list)
-    attention: list[Tensor] = field(default_factory=list)
+def _collected(spoken: Sequence[Spoken], N: int) -> TeacherOutput:
+    """Utterances side by side, padded to N tokens and to the frames of the longest."""
+    first, frames = spoken[0], [utterance.frames for utterance in spoken]
+    B, T = len(spoken), max(frames)
+    mel = first.mel.new_zeros(B, T, first.mel.shape[1])
+    output = TeacherOutput(
+        mel=mel,
+        mel_before_postnet=mel.clone(),
+        gate_logits=mel.new_full((B, T), STOP_LOGIT),
+        attention=mel.new_zeros(B, T, N),
+        memory=mel.new_zeros(B, N, first.memory.shape[1]),
+        frames=torch.tensor(frames, device=mel.device),
+        stopped=torch.tensor([utterance.stopped for utterance in spoken], device=mel.device),
+    )
+    for row, utterance in enumerate(spoken):
+        tokens = len(utterance.memory)
+        output.mel[row, : utterance.frames] = utterance.mel
+        output.mel_before_postnet[row, : utterance.frames] = utterance.mel_before_postnet
+        output.gate_logits[row, : utterance.frames] = utterance.gate_logits
+        output.attention[row, : utterance.frames, :tokens] = utterance.attention
+        output.memory[row, :tokens] = utterance.memory
+    return output
 
 
 def _check_dropout(prenet_dropout: float) -> None:

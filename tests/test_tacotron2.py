@@ -220,11 +220,18 @@ def test_without_seeds_the_global_generator_decides(golden: Golden) -> None:
     assert not torch.equal(outputs[0][0], outputs[0][1])
 
 
+def seeded(seeds: list[int], size: int, probability: float) -> PrenetDropout:
+    dropout = PrenetDropout(len(seeds), size, probability, torch.device("cpu"))
+    for slot, seed in enumerate(seeds):
+        dropout.enter(slot, seed)
+    return dropout
+
+
 def test_dropout_is_the_raw_philox_stream_of_each_seed() -> None:
     # Pins the stream: a change here would silently change every label of a resumed store.
     size, seeds = 6, [3, 99]
-    dropout = PrenetDropout(seeds, size, 0.25, torch.device("cpu"))
-    drawn_frames = [torch.stack(dropout.next_frame()) for _ in range(2 * BLOCK)]
+    dropout = seeded(seeds, size, 0.25)
+    drawn_frames = [dropout.next_frame(2).clone() for _ in range(2 * BLOCK)]
     for row, seed in enumerate(seeds):
         words = np.random.Philox(seed).random_raw(2 * BLOCK * 2 * size // 4)
         shifts = np.arange(0, 64, 16, dtype=np.uint64)
@@ -236,22 +243,26 @@ def test_dropout_is_the_raw_philox_stream_of_each_seed() -> None:
 
 def test_dropout_drops_the_share_it_is_told() -> None:
     for probability in (0.1, 0.5):
-        dropout = PrenetDropout(range(8), 64, probability, torch.device("cpu"))
-        factors = torch.stack([torch.stack(dropout.next_frame()) for _ in range(100)])
+        dropout = seeded(list(range(8)), 64, probability)
+        factors = torch.stack([dropout.next_frame(8).clone() for _ in range(100)])
         dropped = (factors == 0).double().mean().item()
         assert dropped == pytest.approx(probability, abs=0.01)
         assert factors.mean().item() == pytest.approx(1.0, abs=0.02)
 
 
-def test_dropout_goes_on_when_utterances_leave() -> None:
-    alone = PrenetDropout([8], 4, 0.5, torch.device("cpu"))
-    together = PrenetDropout([7, 8, 9], 4, 0.5, torch.device("cpu"))
-    for frame in range(3 * BLOCK):
-        expected, found = alone.next_frame(), together.next_frame()
-        for layer in (0, 1):
-            assert torch.equal(found[layer][1 if frame <= BLOCK + 5 else 0], expected[layer][0])
-        if frame == BLOCK + 5:
-            together.keep(torch.tensor([1]))
+def test_dropout_goes_on_when_utterances_move_and_others_enter() -> None:
+    alone, late = seeded([8], 4, 0.5), seeded([5], 4, 0.5)
+    together = seeded([7, 8, 9], 4, 0.5)
+    moved = BLOCK + 5
+    for frame in range(4 * BLOCK):
+        if frame == moved:
+            together.move(1, 0)
+            together.enter(1, 5)
+            together.leave(2)
+        found = together.next_frame(2)
+        assert torch.equal(found[:, 1 if frame < moved else 0], alone.next_frame(1)[:, 0])
+        if frame >= moved:
+            assert torch.equal(found[:, 1], late.next_frame(1)[:, 0])
 
 
 def test_reports_each_frame(golden: Golden) -> None:

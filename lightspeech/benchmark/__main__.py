@@ -1,7 +1,8 @@
 """How fast the parts are on this machine, beside what they replace, and in how much memory.
 
-Parts: training, student, teacher, vocoders; none means all of them. Comparisons alternate their two
-sides in one run and take each side's best time, so the ratios hold even where times drift.
+Parts: training, student, teacher, labelling, vocoders; none means all of them. Comparisons
+alternate their two sides in one run and take each side's best time, so the ratios hold even where
+times drift.
 
 The vocoders are Griffin-Lim, librosa's beside it, HiFi-GAN V1, V2 and V3 and WaveGlow. Weights
 decide neither speed nor memory, so the neural ones have random weights at their published sizes;
@@ -18,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from lightspeech import cli
+from lightspeech.benchmark.labelling import bench_labelling
 from lightspeech.benchmark.rows import Findings, Row, record, table
 from lightspeech.benchmark.settings import Settings
 from lightspeech.benchmark.student import bench_student
@@ -32,6 +34,7 @@ PARTS: dict[str, Callable[[Settings], Findings]] = {
     "training": bench_training,
     "student": bench_student,
     "teacher": bench_teacher,
+    "labelling": bench_labelling,
     "vocoders": bench_vocoders,
 }
 
