@@ -1,7 +1,11 @@
 """Labels texts with a Tacotron 2 teacher: mels, durations and encoder memory for training.
 
 No recordings are needed: the teacher reads every text itself. Labels are kept in a store as they
-come; run the same command again after an interruption, or with more texts, and it goes on.
+come; run the same command again after an interruption, or with more texts, and it goes on. A
+rendition that is not sound (skipped or repeated words, babble, silence, no end) is drawn again, and
+never becomes a label. STORE/report.html shows what came out.
+
+    torchrun --nproc-per-node 4 preprocess.py ...      four processes share the work
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from lightspeech import cli
 from lightspeech.alignment import ALIGNMENTS
 from lightspeech.errors import InputError
 from lightspeech.labelling import ProgressBar, label_corpus, store_identity
-from lightspeech.renditions import LabellingSettings
+from lightspeech.labelling_end import conclude
+from lightspeech.ranks import Ranks
+from lightspeech.renditions import MODES, TARGETS, LabellingSettings
+from lightspeech.scoring import Limits, changed_limits, forced_limits
 from lightspeech.store_writer import StoreWriter
-from lightspeech.text import UnknownCharacters, read_lines
+from lightspeech.text import Line, UnknownCharacters, read_lines
 from tacotron2 import default_checkpoint, load_tacotron2
 
 CORPUS = Path(__file__).parent / "data" / "corpus.txt"
@@ -31,60 +38,95 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
     add("--text", nargs="+", metavar="FILE", default=argparse.SUPPRESS,
-        help="UTF-8 files, a sentence a line or LJSpeech's id|text; - is standard input "
-        "(default: data/corpus.txt)")
+        help="UTF-8 files, a sentence a line or LJSpeech's id|text; - is standard input; lines of "
+        f"more than {LONGEST_TEXT} characters are split into sentences (default: data/corpus.txt)")
     add("--teacher", metavar="CHECKPOINT", type=Path, default=argparse.SUPPRESS,
         help="Tacotron 2 checkpoint (default: one in tacotron2/pretrained, else the bundled one)")
     add("--out", metavar="STORE", type=Path, default=Path("store"), help="folder of the labels")
     add("--limit", metavar="N", type=cli.positive_int, default=argparse.SUPPRESS,
         help="label the first N texts only (default: all)")
     add("--batch-size", metavar="N", type=cli.positive_int, default=DEFAULTS.batch_size,
-        help="utterances that the teacher speaks at once; take fewer if memory runs out")
+        help="most utterances that the teacher speaks at once; take fewer if memory runs out")
     cli.add_device_option(parser)
     add("--seed", metavar="N", type=int, default=DEFAULTS.seed,
         help="another seed gives another rendition of every text")
     add("--alignment", choices=ALIGNMENTS, default=DEFAULTS.alignment,
         help="durations from the best monotonic path, or from counting frames as published")
+    add("--pick", metavar="K", type=cli.positive_int, default=DEFAULTS.pick,
+        help="sound renditions to draw of a text; the one nearest their median durations is kept")
     add("--tries", metavar="N", type=cli.positive_int, default=DEFAULTS.tries,
-        help="renditions to draw of a text before it is rejected")
+        help="renditions of a text that may fail before it is rejected")
     add("--retry-rejects", action="store_true", help="try again what earlier runs rejected")
-    add("--min-coverage", metavar="SHARE", type=float, default=DEFAULTS.min_coverage,
-        help="reject a rendition that attends to a smaller share of its tokens")
-    add("--max-backward-jumps", metavar="N", type=int, default=DEFAULTS.max_backward_jumps,
-        help="reject a rendition whose attention goes back more often")
+    add("--mode", choices=MODES, default=DEFAULTS.mode,
+        help="the teacher speaks by itself, or forced along with recordings")
+    add("--wavs", metavar="DIR", type=Path, default=argparse.SUPPRESS,
+        help="forced: folder with a recording ID.wav (.flac, .mp3) of every text")
+    add("--targets", choices=TARGETS, default=DEFAULTS.targets,
+        help="forced: train on the recordings' mels, or on what the teacher makes of them")
+    add("--threshold", nargs="+", metavar="NAME=VALUE", default=argparse.SUPPRESS,
+        help="other limits of what makes a rendition unsound, such as max_longest_skip=4; none "
+        "sets no limit (default: those in lightspeech/scoring.py, which each run prints)")
+    add("--no-report", action="store_true", help="do not write STORE/report.html and report.json")
     return parser.parse_args()
 # fmt: on
 
 
-def main() -> None:
-    args = options()
+def settings_of(args: argparse.Namespace) -> LabellingSettings:
+    """The options as settings; InputError says which make no sense together."""
     given = vars(args)
-    settings = LabellingSettings(**{k: given[k] for k in vars(DEFAULTS).keys() & given.keys()})
-    texts = given.get("text") or [str(CORPUS)]
-    device = cli.resolve_device(args.device)
-    read = read_lines(texts, max_characters=LONGEST_TEXT)
-    lines = read.lines[: given.get("limit")]
+    if (args.mode == "forced") != ("wavs" in given):
+        raise InputError("--mode forced and --wavs DIR go together: give both, or neither")
+    limits = forced_limits() if args.mode == "forced" else Limits()
+    limits = changed_limits(limits, given.get("threshold", []))
+    names = vars(DEFAULTS).keys() & given.keys()
+    return LabellingSettings(**{name: given[name] for name in names}, limits=limits)
+
+
+def texts_of(args: argparse.Namespace, ranks: Ranks) -> list[Line]:
+    """The lines to label; says what is odd about them, once for all processes."""
+    texts = vars(args).get("text") or [str(CORPUS)]
+    if "-" in texts and ranks.count > 1:
+        raise InputError("several processes cannot share standard input; give --text a file")
+    # The recordings of forced labels are of whole rows.
+    read = read_lines(texts, LONGEST_TEXT, split_long=args.mode == "inference")
+    lines = read.lines[: vars(args).get("limit")]
+    if ranks.rank > 0:
+        return lines
     unknown = UnknownCharacters()
     for line in lines:
         unknown.add(line.text, line.where)
     warnings = [f"left out: {problem}" for problem in read.problems]
     if read.duplicates:
         warnings.append(f"left out: {read.duplicates:,} lines that repeat an earlier one")
+    if read.split:
+        warnings.append(f"split into sentences: {read.split:,} lines that were too long")
     for warning in warnings + unknown.summary():
         print(f"warning: {warning}", file=sys.stderr)
-    checkpoint = given.get("teacher") or default_checkpoint()
-    why = "as asked" if "teacher" in given else "by default; --teacher takes another"
-    print(f"labelling {len(lines):,} texts from {', '.join(texts)} into {args.out}")
-    print(f"teacher: {checkpoint} ({why}), on {device}", flush=True)
+    print(f"labelling {len(lines):,} texts from {', '.join(texts)} into {args.out}", flush=True)
+    return lines
+
+
+def main() -> None:
+    args = options()
+    settings, ranks = settings_of(args), Ranks.from_environment()
+    device = cli.resolve_device(args.device)
+    if ranks.count > 1 and args.device in ("auto", "cuda") and device.type == "cuda":
+        device = cli.resolve_device(f"cuda:{ranks.local}")
+    lines = texts_of(args, ranks)
+    checkpoint = vars(args).get("teacher") or default_checkpoint()
+    why = "as asked" if "teacher" in args else "by default; --teacher takes another"
+    print(f"{ranks.prefix}teacher: {checkpoint} ({why}), on {device}", flush=True)
     teacher = load_tacotron2(checkpoint, device)
-    with StoreWriter.open(args.out, store_identity(teacher, settings)) as writer:
+    identity = store_identity(teacher, settings)
+    with StoreWriter.open(args.out, identity, ranks.rank, ranks.count) as writer:
         for repair in writer.repairs:
             print(f"warning: {repair}", file=sys.stderr)
-        with closing(ProgressBar()) as progress:  # which sums up, however this ends
+        with closing(ProgressBar(ranks.prefix, visible=ranks.rank == 0)) as progress:
             try:
-                label_corpus(
-                    lines, teacher, writer, settings, device=device,
-                    retry_rejects=args.retry_rejects, on_progress=progress.show,
+                summary = label_corpus(
+                    lines, teacher, writer, settings, device=device, ranks=ranks,
+                    wavs=vars(args).get("wavs"), retry_rejects=args.retry_rejects,
+                    on_progress=progress.show,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 print(
@@ -92,12 +134,8 @@ def main() -> None:
                     file=sys.stderr,
                 )
                 raise
-        held = len(writer.texts)
-        if not held:
-            raise InputError(
-                f"none of the {len(lines):,} texts was labelled; the reasons are above"
-            )
-    print(f"{args.out} holds {held:,} labels; next: python train.py --store {args.out}")
+    if writer.left_last:  # and has joined what all have done
+        conclude(args.out, lines, summary, settings, teacher, device, ranks, not args.no_report)
 
 
 if __name__ == "__main__":

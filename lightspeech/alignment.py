@@ -9,6 +9,7 @@ cannot skip or reorder tokens, and one odd frame does not shift the rest.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,16 @@ _SMALLEST_WEIGHT = 1e-6
 """Smaller weights count as this, so that no single frame can outweigh the rest of a path."""
 
 
+_HEARD = 0.5
+"""Frames of attention, summed over all frames, below which a token was passed over."""
+_FOCUSED = 0.3
+"""Weight of the most attended token below which a frame looks at nothing in particular."""
+_GLANCE = 5
+"""Frames over which the most attended token's median is taken where glances do not count."""
+_LAST_TOKENS = 3
+"""Tokens that make the end of a text: a full stop and the end of a word, say."""
+
+
 @dataclass(frozen=True)
 class AlignmentScores:
     """How well an attention matrix (T, N) reads its text from start to end."""
@@ -38,8 +49,22 @@ class AlignmentScores:
     """share of steps between frames in which the most attended token does not go back"""
     backward_jumps: int
     """steps in which the most attended token goes back by more than one: repeated words"""
+    backward_distance: int
+    """tokens gone back in all these jumps together"""
+    said_again: int
+    """the largest excursion behind the furthest token so far, glances of one or two frames left
+    out, tokens x frames: words said twice"""
     longest_stay: int
     """the largest number of frames on one token, by the durations: a voice that got stuck"""
+    longest_skip: int
+    """the most tokens in a row with less than half a frame of attention each: a skipped word"""
+    longest_blur: int
+    """the most frames in a row in which no token has 30 % of the attention: babble"""
+    unread_tokens: int
+    """tokens behind the furthest that was attended most: a voice that was cut off"""
+    frames_at_end: int
+    """frames since one of the last three tokens was attended most, or the furthest one, where the
+    attention did not come so far: babble after the end"""
 
     def as_dict(self) -> dict[str, float | int]:
         """The scores by name."""
@@ -93,12 +118,43 @@ def score_alignment(
         )
     attended = weights.argmax(axis=1)  # (T,)
     steps = np.diff(attended)  # (T - 1,)
+    jumps = -steps[steps < -1]
+    smooth = _running_median(attended)  # (T,)
+    behind = np.maximum.accumulate(smooth) - smooth  # (T,)
+    focus = weights.max(axis=1)  # (T,)
+    furthest = int(attended.max())
+    arrived = int((attended >= min(furthest, N - _LAST_TOKENS)).argmax())
     return AlignmentScores(
-        focus_rate=float(weights.max(axis=1).mean()),
+        focus_rate=float(focus.mean()),
         coverage=len(np.unique(attended)) / N,
         monotonicity=float((steps >= 0).mean()) if T > 1 else 1.0,
-        backward_jumps=int((steps < -1).sum()),
+        backward_jumps=len(jumps),
+        backward_distance=int(jumps.sum()),
+        said_again=_largest_excursion(behind),
         longest_stay=int(stays.max()),
+        longest_skip=longest_run(weights.sum(axis=0) < _HEARD),
+        longest_blur=longest_run(focus < _FOCUSED),
+        unread_tokens=N - 1 - furthest,
+        frames_at_end=T - arrived,
+    )
+
+
+def longest_run(flags: npt.NDArray[np.bool_]) -> int:
+    """The most True values in a row."""
+    return max((sum(1 for _ in run) for value, run in groupby(flags.tolist()) if value), default=0)
+
+
+def _running_median(attended: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """The median of every token (T,) and its neighbours in time; the ends go on as they are."""
+    padded = np.pad(attended, _GLANCE // 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _GLANCE)  # (T, _GLANCE)
+    return np.median(windows, axis=1).astype(np.int64)  # of an odd number: a token
+
+
+def _largest_excursion(behind: npt.NDArray[np.integer]) -> int:
+    """The largest sum of a run of numbers (T,) above 0."""
+    return max(
+        (sum(run) for away, run in groupby(behind.tolist(), key=lambda b: b > 0) if away), default=0
     )
 
 

@@ -1,9 +1,9 @@
-"""Texts -> teacher -> label store: batches, retries, rejects.
+"""Texts -> teacher -> label store: the queue, retries, picks and rejects.
 
-Tacotron 2 keeps its pre-net's drop-out while it speaks, so a label is a random draw: each try of an
-utterance has a seed of its own, made from the run's seed, the utterance's id and the number of the
-try. Neither the batch, nor the order of the texts, nor an interruption changes a label (but for the
-rounding of floating-point sums).
+Tacotron 2 keeps its pre-net's drop-out while it speaks, so a label is a random draw: each rendition
+of an utterance has a seed of its own, made from the run's seed, the utterance's id and the number
+of the draw. Neither the batch, nor the order of the texts, nor an interruption, nor how many
+processes share the work changes a label (but for the rounding of floating-point sums).
 
 A rendition that is not good enough (see lightspeech.renditions) is never a label: the text is drawn
 again, and one that fails every time is listed among the rejects, with the reason.
@@ -11,116 +11,49 @@ again, and one that fails every time is listed among the rejects, with the reaso
 
 from __future__ import annotations
 
-import random
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
-from lightspeech.audio import FRAME_SECONDS, check_audio_facts
+from lightspeech.audio import check_audio_facts
+from lightspeech.calibration import WIDE, UsualLength, calibration_lines, fit_length
 from lightspeech.errors import InputError
+from lightspeech.forced import find_recordings
+from lightspeech.labelling_progress import LabellingSummary, OnProgress, ProgressBar
+from lightspeech.labelling_queue import Task, longest_first, read_along, read_freely
 from lightspeech.manifest import StoreIdentity
-from lightspeech.renditions import Failure, LabellingSettings, judge, utterance_seed
+from lightspeech.ranks import Ranks
+from lightspeech.renditions import (
+    Failure,
+    LabellingSettings,
+    Rendition,
+    judge,
+    most_typical,
+    sound_length,
+)
 from lightspeech.shard import Label
 from lightspeech.store_writer import Reject, StoreWriter
 from lightspeech.text import SYMBOLS, Line, encode
 
 if TYPE_CHECKING:
-    from tacotron2 import Tacotron2, TeacherOutput
+    from tacotron2 import Tacotron2
 
+__all__ = [
+    "LabellingSummary",
+    "OnProgress",
+    "ProgressBar",
+    "label_corpus",
+    "store_identity",
+]
 
-@dataclass(frozen=True)
-class LabellingSummary:
-    """What has happened to the texts so far."""
-
-    texts: int = 0
-    """texts given"""
-    already_there: int = 0
-    """labelled by an earlier run"""
-    rejected_before: int = 0
-    """rejected by an earlier run, and not tried again"""
-    kept: int = 0
-    """labelled by this run"""
-    retried: int = 0
-    """renditions drawn because an earlier one of the same text was not good enough"""
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    """texts rejected by this run, by reason"""
-    tokens: int = 0
-    """tokens of those kept"""
-    frames: int = 0
-    """frames of those kept"""
-    seconds: float = 0.0
-    """wall-clock time of the teacher and of writing"""
-
-    @property
-    def to_do(self) -> int:
-        """Texts that this run has or had to label."""
-        return self.texts - self.already_there - self.rejected_before
-
-    @property
-    def done(self) -> int:
-        """Texts of `to_do` that are kept or rejected."""
-        return self.kept + sum(self.rejected.values())
-
-    @property
-    def speech_seconds(self) -> float:
-        """Speech labelled by this run."""
-        return self.frames * FRAME_SECONDS
-
-    @property
-    def times_real_time(self) -> float:
-        """Seconds of kept speech a second."""
-        return self.speech_seconds / self.seconds if self.seconds else 0.0
-
-    def plan(self) -> str:
-        """One line before the work: what there is to do and what is done."""
-        parts = [f"{self.to_do:,} texts to label"]
-        if self.already_there:
-            parts.append(f"{self.already_there:,} labelled already")
-        if self.rejected_before:
-            parts.append(f"{self.rejected_before:,} rejected before (--retry-rejects tries again)")
-        return ", ".join(parts)
-
-    def report(self) -> str:
-        """A few lines after the work."""
-        lines = [f"{self.kept:,} of {self.to_do:,} texts labelled, {self.retried:,} retries"]
-        lines += [
-            f"{count:,} rejected: {reason}"
-            for reason, count in sorted(self.rejected.items(), key=lambda item: -item[1])
-        ]
-        if self.kept:
-            lines.append(
-                f"{self.speech_seconds / 3600:.2f} hours of speech, "
-                f"{self.frames / self.tokens:.1f} frames a token, "
-                f"{self.times_real_time:.1f} x real time"
-            )
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A text to label, and the tries so far."""
-
-    line: Line
-    tokens: list[int]
-    seeds: tuple[int, ...] = ()
-    """every seed tried so far, and last the next one"""
-    tries: int = 0
-    """tries in this run"""
-
-    def next_try(self, seed: int) -> _Task:
-        new = utterance_seed(seed, self.line.id, len(self.seeds))
-        return _Task(self.line, self.tokens, (*self.seeds, new), self.tries + 1)
-
-
-OnProgress = Callable[[LabellingSummary, int, int], None]
-"""Called with the summary so far, the frame that the current batch is at and how many of its
-utterances have ended; between batches both are 0."""
+WRITE_EVERY = 30.0
+"""Seconds after which labels are written though they are fewer than a batch."""
 
 
 def store_identity(teacher: Tacotron2, settings: LabellingSettings) -> StoreIdentity:
@@ -146,157 +79,242 @@ def label_corpus(
     settings: LabellingSettings,
     *,
     device: torch.device | str = "cpu",
+    wavs: Path | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     retry_rejects: bool = False,
     on_progress: OnProgress | None = None,
 ) -> LabellingSummary:
-    """Labels every line that the store does not hold; each batch is in the store before the next.
+    """Labels every line that the store does not hold, and writes as it goes.
+
+    At any moment at most a batch of labels, or half a minute's, is not in the store yet; an error
+    or Ctrl-C writes these too.
 
     Args:
-        lines: texts with ids that occur once.
-        teacher: a model with Tacotron2's `infer`, in evaluation mode.
+        lines: texts with ids that occur once; the same for every rank.
+        teacher: a model with Tacotron2's `speak`, in evaluation mode.
         writer: the store, opened with `store_identity(teacher, settings)`.
         device: where the teacher is.
+        wavs: in forced mode, the folder of the recordings.
+        ranks: which of several processes this is; it labels its share of the lines.
         retry_rejects: try again, with new seeds, what earlier runs rejected.
         on_progress: see OnProgress.
 
     Raises:
-        InputError: an id that the store holds with another text.
+        InputError: an id that the store holds with another text; in forced mode, no recordings.
     """
     assert len({line.id for line in lines}) == len(lines), "an id twice"
-    tasks, summary = _tasks(lines, writer, retry_rejects)
-    batches = _batches(tasks, settings)
-    again: list[_Task] = []
-    if on_progress is not None:
-        on_progress(summary, 0, 0)
-    while batches or again:
-        # What failed is drawn again when there is a batch of it, not one by one at full price.
-        if not batches or len(again) >= settings.batch_size:
-            again.sort(key=lambda task: len(task.tokens))
-            batch, again = again[: settings.batch_size], again[settings.batch_size :]
-        else:
-            batch = batches.pop()
-        started = time.monotonic()
-        batch = [task.next_try(settings.seed) for task in batch]
-        output = _speak(batch, teacher, settings, torch.device(device), summary, on_progress)
-        labels, rejects = [], []
-        for row, task in enumerate(batch):
-            result = judge(task.line, task.tokens, task.seeds[-1], output, row, settings)
-            if isinstance(result, Label):
-                labels.append(result)
-            elif task.tries < settings.tries:
-                again.append(task)
+    assert (settings.mode == "forced") == (wavs is not None), "recordings are for the forced mode"
+    run = _Run(lines, teacher, writer, settings, torch.device(device), wavs, on_progress)
+    tasks = run.plan([line for line in lines if ranks.has(line.id)], retry_rejects)
+    if tasks:
+        run.calibrate(tasks)
+        with run:
+            run.label(tasks)
+    return run.summary
+
+
+class _Run:
+    """One call of `label_corpus`. As a context it writes, at the end, what is not written yet."""
+
+    def __init__(
+        self,
+        corpus: Sequence[Line],
+        teacher: Tacotron2,
+        writer: StoreWriter,
+        settings: LabellingSettings,
+        device: torch.device,
+        wavs: Path | None,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.summary = LabellingSummary()
+        self._corpus = corpus  # of all ranks
+        self._teacher, self._writer, self._settings = teacher, writer, settings
+        self._device, self._wavs, self._on_progress = device, wavs, on_progress
+        self._usual = WIDE
+        self._first: dict[str, tuple[Task, Rendition]] = {}  # spoken to calibrate, by id
+        self._labels: list[Label] = []  # not written yet
+        self._rejects: list[Reject] = []
+        self._clock = self._last_written = time.monotonic()
+
+    # What there is to do
+
+    def plan(self, lines: Sequence[Line], retry_rejects: bool) -> list[Task]:
+        """The lines that need labelling, the longest first; counts the others."""
+        tasks = []
+        already_there = rejected_before = 0
+        texts, rejects = self._writer.texts, self._writer.rejects
+        for line in lines:
+            held, reject = texts.get(line.id), rejects.get(line.id)
+            if held is not None and held != line.text:
+                raise InputError(
+                    f"{line.where}: the id {line.id} is in {self._writer.path} with another text "
+                    f"({held[:60]!r}); give the changed line a new id, or use another --out"
+                )
+            if reject is not None and reject.text != line.text:
+                reject = None  # another text is another chance
+            if held is not None:
+                already_there += 1
+            elif reject is not None and not retry_rejects:
+                rejected_before += 1
             else:
-                rejects.append(_reject(task, result))
-        writer.append(labels)
-        writer.reject(rejects)
-        summary = replace(
-            summary,
-            kept=summary.kept + len(labels),
-            retried=summary.retried + sum(task.tries > 1 for task in batch),
-            rejected=Counter(summary.rejected) + Counter(reject.reason for reject in rejects),
-            tokens=summary.tokens + sum(len(label.tokens) for label in labels),
-            frames=summary.frames + sum(len(label.mel) for label in labels),
-            seconds=summary.seconds + time.monotonic() - started,
+                # The seeds that a reject has seen would fail again.
+                tasks.append(Task(line, encode(line.text), reject.seeds if reject else ()))
+        self._count(
+            texts=len(lines),
+            already_there=already_there,
+            rejected_before=rejected_before,
+            tokens_to_do=sum(len(task.tokens) for task in tasks),
         )
-        if on_progress is not None:
-            on_progress(summary, 0, 0)
-    return summary
+        self._report()
+        return longest_first(tasks)
 
+    # How long utterances usually are
 
-def _tasks(
-    lines: Sequence[Line], writer: StoreWriter, retry_rejects: bool
-) -> tuple[list[_Task], LabellingSummary]:
-    """The lines that need labelling, and a summary that counts the others."""
-    tasks = []
-    already_there = rejected_before = 0
-    for line in lines:
-        held, reject = writer.texts.get(line.id), writer.rejects.get(line.id)
-        if held is not None and held != line.text:
-            raise InputError(
-                f"{line.where}: the id {line.id} is in {writer.path} with another text "
-                f"({held[:60]!r}); give the changed line a new id, or use another --out"
-            )
-        if reject is not None and reject.text != line.text:
-            reject = None  # another text is another chance
-        if held is not None:
-            already_there += 1
-        elif reject is not None and not retry_rejects:
-            rejected_before += 1
+    def calibrate(self, tasks: Sequence[Task]) -> None:
+        """Learns the usual length from the store, or measures it and leaves it there.
+
+        Ranks that find none all measure the same, and all take what the first of them has stored:
+        no rank waits for another, which may have died.
+        """
+        if self._writer.calibration is None:
+            lines = self._corpus
+            if self._wavs is not None:
+                recordings = find_recordings(self._wavs)
+                lines = [line for line in lines if line.id in recordings]
+            chosen = calibration_lines(lines, self._settings.seed)
+            queue = deque(longest_first(Task(line, encode(line.text)) for line in chosen))
+            fresh = {task.line.id for task in tasks if not task.seeds}
+            lengths = []
+            for task, rendition in self._renditions(queue, unusable=lambda line, reason: None):
+                length = sound_length(rendition, self._settings)
+                if length is not None:
+                    lengths.append(length)
+                if task.line.id in fresh:
+                    self._first[task.line.id] = task, rendition
+            found = fit_length(lengths)
+            if found is not None:
+                self._writer.set_calibration(found.as_dict())
+        if self._writer.calibration is not None:
+            self._usual = UsualLength.from_dict(self._writer.calibration)
+
+    # The work
+
+    def label(self, tasks: Sequence[Task]) -> None:
+        """Speaks, judges and hands on until every task is a label or a reject."""
+        by_id = {task.line.id: task for task in tasks}
+        queue = deque(task for task in tasks if task.line.id not in self._first)
+
+        def unusable(line: Line, reason: str) -> None:
+            self._reject(by_id[line.id], Failure(reason, {}))
+
+        for task, rendition in self._drawn():
+            self._judge(task, rendition, queue)
+        for task, rendition in self._renditions(queue, unusable):
+            self._judge(task, rendition, queue)
+
+    def _drawn(self) -> Iterator[tuple[Task, Rendition]]:
+        """What was spoken to calibrate, each only once, so that its memory is free again."""
+        while self._first:
+            _, drawn = self._first.popitem()
+            yield drawn
+
+    def _judge(self, task: Task, rendition: Rendition, queue: deque[Task]) -> None:
+        """Makes a label or a reject of the task, or lets it wait in the queue for another draw."""
+        draw = len(task.seeds)
+        result = judge(task.line, task.tokens, rendition, self._settings, self._usual, draw)
+        if isinstance(result, Label):
+            task = replace(task, good=(*task.good, result))
         else:
-            # The seeds that a reject has seen would fail again.
-            tasks.append(_Task(line, encode(line.text), reject.seeds if reject else ()))
-    return tasks, LabellingSummary(len(lines), already_there, rejected_before)
+            task = replace(task, failures=task.failures + 1)
+            self._count(failures=Counter(self.summary.failures) + Counter([result.reason]))
+        chances = self._settings.tries if self._wavs is None else 1
+        if len(task.good) < self._settings.pick and task.failures < chances:
+            self._count(retried=self.summary.retried + isinstance(result, Failure))
+            queue.appendleft(task)
+        elif task.good:
+            self._keep(task)
+        else:
+            assert isinstance(result, Failure)
+            self._reject(task, result)
 
+    def _renditions(
+        self, queue: deque[Task], unusable: Callable[[Line, str], None]
+    ) -> Iterator[tuple[Task, Rendition]]:
+        """Every task of the queue with its next rendition, as they come. The caller may put tasks
+        back into the queue. `unusable` is called for lines without a usable recording."""
+        if self._wavs is None:
+            report = self._report if self._on_progress is not None else None
+            read = read_freely(queue, self._teacher, self._settings, report)
+        else:
+            read = read_along(
+                queue,
+                self._wavs,
+                self._teacher,
+                self._settings,
+                self._device,
+                unusable,
+                self._corpus,
+            )
+        for task, rendition in read:
+            self._count(frames_spoken=self.summary.frames_spoken + len(rendition.mel))
+            yield task, rendition
 
-def _batches(tasks: list[_Task], settings: LabellingSettings) -> list[list[_Task]]:
-    """Batches of texts of like length, in a shuffled order that keeps the estimate of the time
-    honest from the start; the first (the last of the list) is the shortest, to show life soon."""
-    tasks = sorted(tasks, key=lambda task: (len(task.tokens), task.line.id))
-    size = settings.batch_size
-    batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    shortest, others = batches[:1], batches[1:]
-    random.Random(settings.seed).shuffle(others)
-    return others + shortest
+    # What becomes of it
 
+    def _keep(self, task: Task) -> None:
+        label = most_typical(task.good)
+        self._labels.append(label)
+        self._count(
+            kept=self.summary.kept + 1,
+            kept_after_retry=self.summary.kept_after_retry + (task.failures > 0),
+            tokens=self.summary.tokens + len(label.tokens),
+            frames=self.summary.frames + len(label.mel),
+            tokens_done=self.summary.tokens_done + len(task.tokens),
+        )
+        self._write_if_due()
 
-def _speak(
-    batch: list[_Task],
-    teacher: Tacotron2,
-    settings: LabellingSettings,
-    device: torch.device,
-    summary: LabellingSummary,
-    on_progress: OnProgress | None,
-) -> TeacherOutput:
-    """One call of the teacher."""
-    lengths = [len(task.tokens) for task in batch]
-    tokens = torch.zeros(len(batch), max(lengths), dtype=torch.int64)  # (B, N)
-    for row, task in zip(tokens, batch, strict=True):
-        row[: len(task.tokens)] = torch.tensor(task.tokens)
-    hook = None
-    if on_progress is not None:
-        report = on_progress
+    def _reject(self, task: Task, failure: Failure) -> None:
+        line = task.line
+        self._rejects.append(Reject(line.id, line.text, failure.reason, failure.scores, task.seeds))
+        self._count(
+            rejected=Counter(self.summary.rejected) + Counter([failure.reason]),
+            tokens_done=self.summary.tokens_done + len(task.tokens),
+        )
+        self._write_if_due()
 
-        def hook(frame: int, going_on: int) -> None:
-            report(summary, frame, len(batch) - going_on)
+    def _write_if_due(self) -> None:
+        late = time.monotonic() - self._last_written > WRITE_EVERY
+        if late or len(self._labels) + len(self._rejects) >= self._settings.batch_size:
+            self._write()
+        self._report()
 
-    return teacher.infer(
-        tokens.to(device),
-        torch.tensor(lengths, device=device),
-        prenet_dropout=settings.prenet_dropout,
-        seeds=[task.seeds[-1] for task in batch],
-        gate_threshold=settings.gate_threshold,
-        max_frames=max(settings.frame_limit(length) for length in lengths),
-        on_frame=hook,
-    )
+    def _write(self) -> None:
+        # First taken off the list: what could not be written now (a full disk) will not be later.
+        labels, self._labels = self._labels, []
+        rejects, self._rejects = self._rejects, []
+        self._writer.append(labels)
+        self._writer.reject(rejects)
+        self._last_written = time.monotonic()
 
+    def __enter__(self) -> None:
+        return
 
-def _reject(task: _Task, failure: Failure) -> Reject:
-    return Reject(task.line.id, task.line.text, failure.reason, failure.scores, task.seeds)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._write()
+        self._count()  # the time
+        self._report()
 
+    def _count(self, **changes: object) -> None:
+        now = time.monotonic()
+        seconds = self.summary.seconds + now - self._clock
+        self._clock = now
+        self.summary = replace(self.summary, seconds=seconds, **changes)  # type: ignore[arg-type]
 
-class ProgressBar:
-    """A bar over the texts for `on_progress`, which moves while a batch is spoken.
-
-    It prints the plan first; closing it prints what was done, however the run ended.
-    """
-
-    def __init__(self) -> None:
-        self._summary: LabellingSummary | None = None
-        # A run with nothing to do is over before the bar shows; a log file gets few lines.
-        pause = 0.2 if sys.stderr.isatty() else 5.0
-        self._bar = tqdm(unit=" texts", leave=False, delay=0.5, mininterval=pause, miniters=0)
-
-    def show(self, summary: LabellingSummary, frame: int, ended: int) -> None:
-        """See OnProgress."""
-        if self._summary is None:
-            print(summary.plan(), flush=True)
-        self._summary = summary
-        self._bar.total = summary.to_do
-        speed = f"{summary.times_real_time:.0f} x real time, " if summary.kept else ""
-        self._bar.set_postfix_str(f"{speed}frame {frame} of this batch", refresh=False)
-        self._bar.update(min(summary.done + ended, summary.to_do) - self._bar.n)
-
-    def close(self) -> None:
-        self._bar.close()
-        if self._summary is not None and self._summary.to_do:
-            print(self._summary.report(), flush=True)
+    def _report(self, step: int = 0, speaking: int = 0) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self.summary, step, speaking)

@@ -1,25 +1,60 @@
 """One rendition of a text: its seed, and whether it is good enough to learn from.
 
-Attention now and then skips, repeats or never comes to an end. The default limits are those under
-which the bundled teacher's renditions are sound; `LabellingSettings` documents each.
+Attention now and then skips, repeats or never comes to an end; `lightspeech.scoring` says how that
+is noticed, and with which limits.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightspeech.alignment import ALIGNMENTS, durations_from_attention, score_alignment
+from lightspeech.calibration import WIDE, UsualLength
 from lightspeech.errors import InputError
+from lightspeech.scoring import SCORES, Limits, Score, fault, score_mel
 from lightspeech.shard import Label
 from lightspeech.text import Line
 
-if TYPE_CHECKING:
-    from tacotron2 import TeacherOutput
+__all__ = [
+    "MODES",
+    "SCORES",
+    "TARGETS",
+    "Failure",
+    "LabellingSettings",
+    "Rendition",
+    "Score",
+    "judge",
+    "most_typical",
+    "utterance_seed",
+]
+
+MODES = ("inference", "forced")
+"""The teacher speaks by itself, or along with recordings."""
+TARGETS = ("recording", "teacher")
+"""In forced mode, whose mels are the labels'."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rendition:
+    """One reading of a text of N tokens, in T frames; all tensors float32 on the CPU."""
+
+    mel: Tensor
+    """(T, M) log-mel, the target"""
+    attention: Tensor
+    """(T, N); the rows sum to 1"""
+    memory: Tensor
+    """(N, E) the teacher's encoder output"""
+    stopped: bool
+    """the teacher said that this was the end; False: it was cut off"""
+    seed: int
+    """of the pre-net's drop-out"""
 
 
 @dataclass(frozen=True)
@@ -28,26 +63,28 @@ class LabellingSettings:
 
     seed: int = 1234
     """seed of all renditions"""
+    mode: str = "inference"
+    """`inference`: the teacher speaks by itself; `forced`: along with recordings"""
+    targets: str = "recording"
+    """in forced mode: the mels of the `recording`s, or what the `teacher` makes of them"""
     prenet_dropout: float = 0.5
     """share of the pre-net's outputs that is dropped, as the teacher was trained"""
     gate_threshold: float = 0.5
     """probability of the end at which the teacher stops"""
     max_frames: int = 2000
     """longest utterance, in frames of 11.6 ms; short texts have a lower limit, see `frame_limit`"""
-    alignment: str = "monotonic"
-    """how attention becomes durations: `monotonic` path, or the published `count` of frames"""
-    tries: int = 3
-    """renditions to draw before a text is rejected"""
-    batch_size: int = 64
-    """utterances that the teacher speaks at once"""
-    min_coverage: float = 0.85
-    """least share of the tokens that some frame attends to most"""
-    max_backward_jumps: int = 3
-    """most frames at which the attention goes back by more than one token"""
-    min_frames_per_token: float = 2.0
-    """fastest plausible speech: 43 tokens a second"""
     max_frames_per_token: float = 12.0
     """slowest plausible speech, after 100 frames that any text may take: 7 tokens a second"""
+    alignment: str = "monotonic"
+    """how attention becomes durations: `monotonic` path, or the published `count` of frames"""
+    pick: int = 1
+    """sound renditions to draw of each text, of which the most typical is kept"""
+    tries: int = 3
+    """renditions of a text that may fail before it is given up"""
+    batch_size: int = 64
+    """utterances that the teacher speaks at once, and labels that are written at once"""
+    limits: Limits = field(default_factory=Limits)
+    """which scores are sound"""
 
     def __post_init__(self) -> None:
         problems = [
@@ -55,22 +92,27 @@ class LabellingSettings:
             for name, least in (
                 ("seed", 0),
                 ("max_frames", 1),
+                ("pick", 1),
                 ("tries", 1),
                 ("batch_size", 1),
-                ("max_backward_jumps", 0),
             )
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least
+        ]
+        problems += [
+            f"{name} must be one of {', '.join(choices)}: {getattr(self, name)!r}"
+            for name, choices in (("mode", MODES), ("targets", TARGETS), ("alignment", ALIGNMENTS))
+            if getattr(self, name) not in choices
         ]
         if not 0 <= self.prenet_dropout < 1:
             problems.append(f"prenet_dropout must be 0 or more, below 1, not {self.prenet_dropout}")
         if not 0 < self.gate_threshold < 1:
             problems.append(f"gate_threshold must be between 0 and 1, not {self.gate_threshold}")
-        if self.alignment not in ALIGNMENTS:
-            problems.append(f"alignment must be one of {', '.join(ALIGNMENTS)}: {self.alignment!r}")
-        if not 0 <= self.min_coverage <= 1:
-            problems.append(f"min_coverage must be from 0 to 1, not {self.min_coverage}")
-        if not 0 <= self.min_frames_per_token < self.max_frames_per_token:
-            problems.append("min_frames_per_token must be below max_frames_per_token")
+        if not self.max_frames_per_token > 0:
+            problems.append(
+                f"max_frames_per_token must be above 0, not {self.max_frames_per_token}"
+            )
+        if self.mode == "forced" and isinstance(self.pick, int) and self.pick > 1:
+            problems.append("pick must be 1 in forced mode: a recording is one rendition")
         if problems:
             raise InputError("labelling settings: " + "; ".join(problems))
 
@@ -79,7 +121,10 @@ class LabellingSettings:
 
         Those that only decide which renditions are kept may differ from run to run.
         """
-        names = ("seed", "prenet_dropout", "gate_threshold", "max_frames", "alignment")
+        names = ["mode", "max_frames", "alignment"]
+        # A forced rendition draws nothing, and ends where its recording does.
+        free = ["seed", "prenet_dropout", "gate_threshold", "pick"]
+        names += ["targets"] if self.mode == "forced" else free
         return {name: getattr(self, name) for name in names}
 
     def frame_limit(self, tokens: int) -> int:
@@ -93,6 +138,7 @@ class Failure:
 
     reason: str
     scores: dict[str, float]
+    """as those of a label; empty where there are values that are not finite"""
 
 
 def utterance_seed(seed: int, id: str, tries: int) -> int:
@@ -103,33 +149,35 @@ def utterance_seed(seed: int, id: str, tries: int) -> int:
 
 def judge(
     line: Line,
-    tokens: list[int],
-    seed: int,
-    output: TeacherOutput,
-    row: int,
+    tokens: Sequence[int],
+    rendition: Rendition,
     settings: LabellingSettings,
+    usual: UsualLength = WIDE,
+    draw: int = 1,
 ) -> Label | Failure:
-    """Row `row` of the teacher's output as a label, or why it is none.
+    """A rendition as a label, or why it is none.
 
     Args:
         line, tokens: what the teacher was given to speak (N tokens).
-        seed: the seed with which it did.
-        output: of a batch.
+        rendition: how it did.
+        usual: how long it usually speaks.
+        draw: which rendition of the text this is, from 1.
     """
-    N, T = len(tokens), int(output.frames[row])
-    # The limit is the utterance's own, not the batch's, so that the batch does not decide.
-    if not bool(output.stopped[row]) or settings.frame_limit(N) < T:
-        return Failure("did not stop", {"frames": float(T)})
-    mel = output.mel[row, :T].float().cpu()  # (T, M)
-    memory = output.memory[row, :N].float().cpu()  # (N, E)
-    attention = output.attention[row, :T, :N].float().cpu()  # (T, N)
+    mel, memory, attention = rendition.mel, rendition.memory, rendition.attention
     if not (_fits_float16(mel) and _fits_float16(memory) and attention.isfinite().all()):
         return Failure("values that are not finite", {})
+    N, T = len(tokens), len(mel)
     durations = durations_from_attention(attention, settings.alignment)
     alignment = score_alignment(attention, durations).as_dict()
-    scores = {name: float(value) for name, value in alignment.items()}
-    scores["frames_per_token"] = T / N
-    reason = _fault(scores, settings)
+    scores = {
+        **{name: float(value) for name, value in alignment.items()},
+        **score_mel(mel),
+        "frames_per_token": T / N,
+        "length_deviation": usual.deviation(T, N),
+        "draw": float(draw),
+    }
+    assert scores.keys() == SCORES.keys()
+    reason = fault(scores, settings.limits) if rendition.stopped else "did not stop"
     if reason is not None:
         return Failure(reason, scores)
     return Label(
@@ -140,19 +188,30 @@ def judge(
         mel=mel,
         memory=memory,
         scores=scores,
-        seed=seed,
+        seed=rendition.seed,
     )
 
 
-def _fault(scores: dict[str, float], settings: LabellingSettings) -> str | None:
-    """What is wrong with a rendition that came to an end, or None."""
-    if scores["coverage"] < settings.min_coverage:
-        return f"coverage below {settings.min_coverage:g}"
-    if scores["backward_jumps"] > settings.max_backward_jumps:
-        return f"more than {settings.max_backward_jumps} backward jumps"
-    if scores["frames_per_token"] < settings.min_frames_per_token:
-        return f"fewer than {settings.min_frames_per_token:g} frames a token"
-    return None
+def sound_length(rendition: Rendition, settings: LabellingSettings) -> tuple[int, int] | None:
+    """(T, N) of a rendition that is sound but for its length, for `calibration.fit_length`; None of
+    one that is not."""
+    T, N = rendition.attention.shape
+    anyhow = replace(settings.limits, max_length_deviation=None)
+    line = Line("", "", "")
+    result = judge(line, [0] * N, rendition, replace(settings, limits=anyhow))
+    return (T, N) if isinstance(result, Label) else None
+
+
+def most_typical(labels: Sequence[Label]) -> Label:
+    """The rendition of a text that is nearest to the others' middle.
+
+    The middle is the median duration of each token over all renditions; near is the mean, over the
+    tokens, of the absolute difference of log(1 + frames). Of equally near ones, as two always are,
+    the first counts.
+    """
+    logs = np.log1p([label.durations.numpy() for label in labels])  # (K, N)
+    distances = np.abs(logs - np.median(logs, axis=0)).mean(axis=1)  # (K,)
+    return labels[int(distances.round(9).argmin())]
 
 
 def _fits_float16(values: Tensor) -> bool:

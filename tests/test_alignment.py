@@ -147,35 +147,80 @@ def test_refuses_durations_of_another_attention() -> None:
 
 
 def test_scores_of_a_perfect_alignment() -> None:
-    scores = score_alignment(np.repeat(np.eye(4), [3, 1, 7, 2], axis=0))
+    scores = score_alignment(np.repeat(np.eye(6), [3, 1, 7, 2, 2, 1], axis=0))
     assert scores == AlignmentScores(
-        focus_rate=1.0, coverage=1.0, monotonicity=1.0, backward_jumps=0, longest_stay=7
+        focus_rate=1.0,
+        coverage=1.0,
+        monotonicity=1.0,
+        backward_jumps=0,
+        backward_distance=0,
+        said_again=0,
+        longest_stay=7,
+        longest_skip=0,
+        longest_blur=0,
+        unread_tokens=0,
+        frames_at_end=5,
     )
-    assert scores.as_dict() == {
-        "focus_rate": 1.0,
-        "coverage": 1.0,
-        "monotonicity": 1.0,
-        "backward_jumps": 0,
-        "longest_stay": 7,
-    }
-    assert [type(value) for value in scores.as_dict().values()] == [float] * 3 + [int] * 2
+    found = scores.as_dict()
+    assert found == vars(scores)
+    shares = {name for name, value in found.items() if isinstance(value, float)}
+    assert shares == {"focus_rate", "coverage", "monotonicity"}
+    assert {type(found[name]) for name in found.keys() - shares} == {int}
     with pytest.raises(dataclasses.FrozenInstanceError):
         scores.coverage = 0.0  # type: ignore[misc]
 
 
+def attending(tokens: list[int], N: int, weight: float = 0.8) -> np.ndarray:
+    """Attention (T, N) that gives `weight` to one token a frame."""
+    attention = np.full((len(tokens), N), (1 - weight) / (N - 1))
+    attention[np.arange(len(tokens)), tokens] = weight
+    return attention
+
+
 def test_scores_count_skips_and_repeats() -> None:
-    # Tokens attended, frame by frame: 2 is skipped, 4 -> 1 jumps back, 4 -> 3 is one step back.
-    attended = [0, 1, 3, 4, 1, 3, 4, 3, 4, 5]
-    attention = np.full((10, 6), 0.04)
-    attention[np.arange(10), attended] = 0.8
-    scores = score_alignment(attention)
+    # 2 is skipped, 4 -> 1 jumps back by three, 4 -> 3 is one step back.
+    scores = score_alignment(attending([0, 1, 3, 4, 1, 3, 4, 3, 4, 5], 6))
     assert scores.focus_rate == pytest.approx(0.8)
     assert scores.coverage == pytest.approx(5 / 6)
     assert scores.monotonicity == pytest.approx(7 / 9)
-    assert scores.backward_jumps == 1
-    assert score_alignment(attention, [5, 1, 1, 1, 1, 1]).longest_stay == 5
+    assert (scores.backward_jumps, scores.backward_distance) == (1, 3)
+    assert score_alignment(attending([0, 5], 6), [1, 1, 0, 0, 0, 0]).longest_stay == 1
+
+
+def test_words_said_twice_are_further_back_than_a_glance() -> None:
+    once = [n for n in range(10) for _ in range(4)]
+    assert score_alignment(attending(once, 10)).said_again == 0
+    twice = once[:28] + once[8:]  # tokens 2 to 6 again: behind by 4, 3, 2, 1 and 0, 4 frames each
+    assert score_alignment(attending(twice, 10)).said_again == 4 * (4 + 3 + 2 + 1)
+    glance = once.copy()
+    glance[16:18] = [9, 9]  # two frames ahead, so that all that follows seems behind
+    assert score_alignment(attending(glance, 10)).said_again == 0
+    assert score_alignment(attending(glance, 10)).backward_distance == 5
+
+
+def test_tokens_without_attention_are_a_skip_wherever_they_are() -> None:
+    sparse = [n for n in range(12) if n not in (0, 1, 4, 5, 6, 11) for _ in range(5)]
+    scores = score_alignment(attending(sparse, 12, weight=0.99))
+    assert (scores.longest_skip, scores.unread_tokens) == (3, 1)
+    early = score_alignment(attending(sparse[:10], 12, weight=0.99))
+    assert (early.longest_skip, early.unread_tokens) == (8, 8)
+    assert early.coverage == pytest.approx(2 / 12)
+
+
+def test_time_after_the_end_is_counted_from_the_last_three_tokens() -> None:
+    read = [n for n in range(8) for _ in range(3)]
+    assert score_alignment(attending(read, 8)).frames_at_end == 9
+    assert score_alignment(attending([*read, *[3, 7] * 10], 8)).frames_at_end == 29
+    assert score_alignment(attending([*read[:12], *[2] * 6], 8)).frames_at_end == 9  # since 3
+
+
+def test_a_blur_is_time_without_a_token_in_focus() -> None:
+    attention = attending([n for n in range(8) for _ in range(3)], 8)
+    attention[4:9] = attention[12] = 1 / 8
+    assert score_alignment(attention).longest_blur == 5
 
 
 def test_scores_of_a_single_frame() -> None:
     scores = score_alignment([[0.25, 0.75]])
     assert (scores.coverage, scores.monotonicity, scores.longest_stay) == (0.5, 1.0, 1)
+    assert (scores.unread_tokens, scores.frames_at_end, scores.said_again) == (0, 1, 0)

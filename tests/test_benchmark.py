@@ -149,7 +149,7 @@ def plant_parts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings]]:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ([], ["training", "student", "teacher", "vocoders"]),
+        ([], ["training", "student", "teacher", "labelling", "vocoders"]),
         (["vocoders"], ["vocoders"]),
         (["teacher", "student", "teacher"], ["teacher", "student"]),
     ],
@@ -198,7 +198,10 @@ def test_options_reach_the_parts_and_json_has_the_rows(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["vocoder"], "no part 'vocoder': expected training, student, teacher, vocoders"),
+        (
+            ["vocoder"],
+            "no part 'vocoder': expected training, student, teacher, labelling, vocoders",
+        ),
         (["student", "--quality"], "--quality belong to the part vocoders"),
         (["student", "--mel", "x"], "belong to the part vocoders"),
         (["--json", "."], "--json . is a folder; expected the name of a file"),

@@ -1,99 +1,113 @@
-"""Labelling: what is kept, drawn again or rejected, and that no batch changes a label."""
+"""Labelling: what is kept, drawn again or rejected, and that nothing but the text makes a label."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lightspeech.audio import AUDIO_FACTS
+from lightspeech import labelling, labelling_queue
+from lightspeech.audio import AUDIO_FACTS, mel_spectrogram, read_wav, write_wav
+from lightspeech.calibration import UsualLength
 from lightspeech.errors import InputError
 from lightspeech.labelling import LabellingSummary, label_corpus, store_identity
+from lightspeech.ranks import Ranks
+from lightspeech.rejects import read_all_rejects
 from lightspeech.renditions import LabellingSettings, utterance_seed
+from lightspeech.scoring import SCORES
+from lightspeech.shard import Label
 from lightspeech.store import LabelStore
 from lightspeech.store_writer import StoreWriter
 from lightspeech.text import Line, encode
-from tacotron2 import Tacotron2, TeacherOutput
-from tests.tiny_teacher import SIZES, tiny_teacher
+from tacotron2 import Request, Spoken, Tacotron2
+from tests.tiny_teacher import ANYTHING_GOES, SIZES, tiny_teacher
 
 LINES = [
     Line(f"id{i}", text, f"corpus.txt:{i}")
     for i, text in enumerate(
-        ["Yes.", "It rains.", "What a long way home!", "Four words make this.", "Tea, or coffee?",
+        ["Yes.", "It is raining.", "What a long way home!", "Four words make this.", "Tea, coffee?",
          "The last of them all is longer than the others."], 1
     )
 ]  # fmt: skip
-LOOSE = LabellingSettings(min_coverage=0, max_backward_jumps=10**6, min_frames_per_token=0.1)
+
+
+Fault = Callable[[Tensor, Tensor], bool | None]
 
 
 class FakeTeacher:
     """Speaks three frames a token, one token after another, unless `faults` say otherwise.
 
     `faults` has, for a number of tokens, a function for each try in turn that spoils the rendition:
-    it changes mel (T, M), attention (T, N), or returns how many frames it ran for without an end.
+    it changes mel (T, M) and attention (T, N), and returns whether there is no end to it.
     """
 
     config = SIZES
 
-    def __init__(self, faults: dict[int, Sequence[Callable[..., int | None] | None]] | None = None):
+    def __init__(
+        self, faults: dict[int, Sequence[Callable[..., bool | None] | None]] | None = None
+    ):
         self.faults = {n: list(each) for n, each in (faults or {}).items()}
-        self.config = SIZES
         self.source = {"name": "fake", "sha256": "f" * 64}
         self.audio_facts = dict(AUDIO_FACTS)
-        self.batches: list[list[int]] = []
-        self.seeds: list[int] = []
+        self.requests: list[Request] = []
+        self.most_at_once = self.most_tokens = 0
 
-    def infer(
-        self, tokens: Tensor, token_lengths: Tensor, *, seeds: Sequence[int], max_frames: int,
+    @property
+    def lengths(self) -> list[int]:
+        return [len(request.tokens) for request in self.requests]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [request.seed for request in self.requests]
+
+    def speak(
+        self, take: Callable[[], Request | None], *, slots: int = 64,
         on_frame: Callable[[int, int], None] | None = None, **options: Any,
-    ) -> TeacherOutput:  # fmt: skip
-        lengths = token_lengths.tolist()
-        self.batches.append(lengths)
-        self.seeds += seeds
-        B, N = tokens.shape
-        T = max_frames
-        mel, attention = torch.zeros(B, T, 80), torch.zeros(B, T, N)
-        frames, stopped = [], []
-        for row, n in enumerate(lengths):
-            count = min(3 * n, T)
-            mel[row, :count] = torch.randn(count, 80, generator=torch.Generator().manual_seed(n))
-            attention[row, torch.arange(count), torch.arange(count) // 3] = 1.0
-            spoil = self.faults[n].pop(0) if self.faults.get(n) else None
-            ran = spoil(mel[row, :count], attention[row, :count, :n]) if spoil else None
-            frames.append(min(ran or count, T))
-            stopped.append((ran or count) < T)
-        if on_frame is not None:
-            on_frame(1, B)
-        return TeacherOutput(
-            mel, mel, torch.zeros(B, T), attention, torch.randn(B, N, 16),
-            torch.tensor(frames), torch.tensor(stopped),
-        )  # fmt: skip
+    ) -> Iterator[Spoken]:  # fmt: skip
+        busy: list[Request] = []
+        while True:
+            while len(busy) < slots and (request := take()) is not None:
+                busy.append(request)
+                self.requests.append(request)
+            if not busy:
+                return
+            self.most_at_once = max(self.most_at_once, len(busy))
+            widest = max(len(request.tokens) for request in busy)
+            self.most_tokens = max(self.most_tokens, len(busy) * widest)
+            if on_frame is not None:
+                on_frame(len(self.requests), len(busy))
+            busy.sort(key=lambda request: -len(request.tokens))
+            yield self.say(busy.pop())  # the shortest is the first to end
+
+    def say(self, request: Request) -> Spoken:
+        N = len(request.tokens)
+        T = 3 * N
+        mel = torch.randn(T, 80, generator=torch.Generator().manual_seed(N)) / 2 - 3
+        attention = torch.eye(N).repeat_interleave(3, 0)
+        spoil = self.faults[N].pop(0) if self.faults.get(N) else None
+        endless = bool(spoil(mel, attention)) if spoil else False
+        memory = torch.randn(N, 16, generator=torch.Generator().manual_seed(N))
+        return Spoken(request, mel, mel + 1, torch.zeros(T), attention, memory, T, not endless)
 
 
-def never_stops(mel: Tensor, attention: Tensor) -> int:
-    return 10**6
-
-
-def babbles(mel: Tensor, attention: Tensor) -> int:
-    """Stops, but so late that only a batch with longer texts would let it."""
-    return 230
+def never_stops(mel: Tensor, attention: Tensor) -> bool:
+    return True
 
 
 def half_covered(mel: Tensor, attention: Tensor) -> None:
-    attention[:, : attention.shape[1] // 2] = 0
-    attention[:, -1] = 1
+    attention[: len(attention) // 2] = attention[len(attention) // 2].clone()
 
 
 def repeats(mel: Tensor, attention: Tensor) -> None:
-    for frame in range(9, 9 + 4 * 4, 4):  # four jumps back to the first token
-        attention[frame] = 0
-        attention[frame, 0] = 1
+    N = attention.shape[1]
+    attention[:] = torch.cat((torch.eye(N), torch.eye(N).repeat_interleave(2, 0)))
 
 
 def not_a_number(mel: Tensor, attention: Tensor) -> None:
@@ -116,10 +130,23 @@ def label(
         return label_corpus(lines, teacher, writer, settings, **options)
 
 
-def rejects(path: Path) -> dict[str, Any]:
-    identity = store_identity(cast(Tacotron2, FakeTeacher()), LabellingSettings())
-    with StoreWriter.open(path, identity) as writer:
-        return {id: reject.reason for id, reject in writer.rejects.items()}
+def rejects(path: Path) -> dict[str, str]:
+    return {id: reject.reason for id, reject in read_all_rejects(path).items()}
+
+
+def length(line: Line) -> int:
+    return len(encode(line.text))
+
+
+MANY = [
+    Line(f"m{i}", f"{first} {second}", f"many.txt:{i}")
+    for i, (first, second) in enumerate(
+        (a, b)
+        for a in ("One", "Another", "Every second", "No")
+        for b in ("day.", "long night, at last.", "word that was said.", "tree.", "way to go on?")
+    )
+]
+"""As many as a calibration takes, and more."""
 
 
 def test_good_renditions_become_labels(tmp_path: Path) -> None:
@@ -133,10 +160,14 @@ def test_good_renditions_become_labels(tmp_path: Path) -> None:
         assert found.tokens.tolist() == encode(found.text)
         assert (found.durations == 3).all()
         assert len(found.mel) == 3 * len(found.tokens)
+        assert found.scores.keys() == SCORES.keys()
         assert found.scores["coverage"] == 1
         assert found.scores["frames_per_token"] == 3
+        assert found.scores["draw"] == 1
         assert found.seed == utterance_seed(1234, found.id, 0)
     assert (summary.texts, summary.kept, summary.retried) == (6, 6, 0)
+    assert summary.tokens_done == summary.tokens_to_do == sum(map(length, LINES))
+    assert summary.frames_spoken == summary.frames == sum(store.frames)
     assert summary.speech_seconds == pytest.approx(sum(store.frames) * 256 / 22050)
     assert "6 of 6 texts labelled, 0 retries" in summary.report()
     assert "3.0 frames a token" in summary.report()
@@ -144,9 +175,8 @@ def test_good_renditions_become_labels(tmp_path: Path) -> None:
 
 FAULTS = [
     (never_stops, "did not stop"),
-    (babbles, "did not stop"),
-    (half_covered, "coverage below 0.85"),
-    (repeats, "more than 3 backward jumps"),
+    (half_covered, "passed over more than 2 tokens in a row"),
+    (repeats, "went back in the text by more than 40 tokens x frames"),
     (not_a_number, "values that are not finite"),
     (too_loud, "values that are not finite"),
 ]
@@ -154,44 +184,43 @@ FAULTS = [
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
 def test_a_bad_rendition_is_drawn_again(tmp_path: Path, fault: Any, reason: str) -> None:
-    n = len(encode(LINES[1].text))
+    n = length(LINES[1])
     teacher = FakeTeacher({n: [fault, None]})
     summary = label(tmp_path, teacher)
     store = LabelStore.open(tmp_path)
     assert store.verify() == []
     assert len(store) == 6
-    assert (summary.kept, summary.retried, dict(summary.rejected)) == (6, 1, {})
-    assert teacher.batches[1] == [n]
-    seeds = {found.id: found.seed for found in store}
-    assert seeds["id2"] == utterance_seed(1234, "id2", 1)
-    assert seeds["id1"] == utterance_seed(1234, "id1", 0)
+    assert (summary.kept, summary.retried, summary.kept_after_retry) == (6, 1, 1)
+    assert (dict(summary.rejected), dict(summary.failures)) == ({}, {reason: 1})
+    assert f"1 rendition failed: {reason}" in summary.report()
+    found = {label.id: label for label in store}
+    assert found["id2"].seed == utterance_seed(1234, "id2", 1)
+    assert found["id2"].scores["draw"] == 2
+    assert found["id1"].seed == utterance_seed(1234, "id1", 0)
 
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
 def test_what_fails_every_time_is_rejected_with_its_reason(
     tmp_path: Path, fault: Any, reason: str
 ) -> None:
-    n = len(encode(LINES[1].text))
-    summary = label(tmp_path, FakeTeacher({n: [fault] * 3}))
+    summary = label(tmp_path, FakeTeacher({length(LINES[1]): [fault] * 3}))
     assert LabelStore.open(tmp_path).ids.count("id2") == 0
     assert len(LabelStore.open(tmp_path)) == 5
-    assert rejects(tmp_path) == {"id2": reason}
-    assert summary.rejected == {reason: 1}
+    reject = read_all_rejects(tmp_path)["id2"]
+    assert reject.reason == reason
+    assert reject.seeds == tuple(utterance_seed(1234, "id2", draw) for draw in range(3))
+    assert reject.scores.keys() == (set() if "finite" in reason else SCORES.keys())
+    assert (summary.rejected, summary.retried) == ({reason: 1}, 2)
     assert f"1 rejected: {reason}" in summary.report()
 
 
-def test_too_few_frames_a_token_are_rejected(tmp_path: Path) -> None:
-    label(tmp_path, FakeTeacher(), LabellingSettings(min_frames_per_token=3.5, tries=1))
-    assert set(rejects(tmp_path).values()) == {"fewer than 3.5 frames a token"}
-
-
 def test_rejects_are_remembered_and_tried_again_only_when_asked(tmp_path: Path) -> None:
-    n = len(encode(LINES[1].text))
+    n = length(LINES[1])
     first = FakeTeacher({n: [never_stops] * 3})
     label(tmp_path, first)
     idle = FakeTeacher()
     summary = label(tmp_path, idle)
-    assert idle.batches == []
+    assert idle.requests == []
     assert (summary.already_there, summary.rejected_before, summary.to_do) == (5, 1, 0)
     assert "5 labelled already, 1 rejected before (--retry-rejects" in summary.plan()
     again = FakeTeacher({n: [never_stops, None]})
@@ -203,8 +232,7 @@ def test_rejects_are_remembered_and_tried_again_only_when_asked(tmp_path: Path) 
 
 
 def test_a_changed_text_is_another_chance_for_a_reject(tmp_path: Path) -> None:
-    n = len(encode(LINES[0].text))
-    label(tmp_path, FakeTeacher({n: [never_stops] * 3}))
+    label(tmp_path, FakeTeacher({length(LINES[0]): [never_stops] * 3}))
     changed = [Line("id1", "Yes, indeed.", "corpus.txt:1"), *LINES[1:]]
     assert label(tmp_path, FakeTeacher(), lines=changed).kept == 1
     assert rejects(tmp_path) == {}
@@ -224,113 +252,266 @@ def test_more_texts_only_cost_themselves(tmp_path: Path) -> None:
     label(tmp_path, FakeTeacher(), lines=LINES[:4])
     teacher = FakeTeacher()
     summary = label(tmp_path, teacher)
-    assert sorted(itertools.chain(*teacher.batches)) == sorted(
-        len(encode(x.text)) for x in LINES[4:]
-    )
+    assert sorted(teacher.lengths) == sorted(map(length, LINES[4:]))
     assert (summary.already_there, summary.kept) == (4, 2)
     assert summary.plan() == "2 texts to label, 4 labelled already"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
-def test_an_error_in_one_batch_costs_that_batch_only(tmp_path: Path, error: BaseException) -> None:
-    class Failing(FakeTeacher):
-        def infer(self, *args: Any, **options: Any) -> TeacherOutput:
-            if len(self.batches) == 2:
-                raise error
-            return super().infer(*args, **options)
+class Interrupted(FakeTeacher):
+    """Goes wrong when it has said five texts."""
 
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.said, self.error = 0, error
+
+    def say(self, request: Request) -> Spoken:
+        self.said += 1
+        if self.said > 5:
+            raise self.error
+        return super().say(request)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_an_error_costs_what_is_being_spoken_and_no_more(
+    tmp_path: Path, error: BaseException
+) -> None:
     with pytest.raises(type(error)):
-        label(tmp_path, Failing(), LabellingSettings(batch_size=2))
-    assert len(LabelStore.open(tmp_path)) == 4
-    assert label(tmp_path, FakeTeacher()).kept == 2
+        label(tmp_path, Interrupted(error), LabellingSettings(batch_size=2))
+    assert len(LabelStore.open(tmp_path)) == 5
+    assert label(tmp_path, FakeTeacher()).kept == 1
     assert LabelStore.open(tmp_path).verify() == []
 
 
-def test_batches_hold_texts_of_like_length(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def full(self: StoreWriter, labels: Sequence[Label]) -> None:
+        if labels:
+            calls.append(len(labels))
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StoreWriter, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        label(tmp_path, FakeTeacher(), LabellingSettings(batch_size=3))
+    assert calls == [3]
+
+
+def test_labels_are_written_by_the_batch(tmp_path: Path) -> None:
+    label(tmp_path, FakeTeacher(), LabellingSettings(batch_size=4))
+    assert [shard["rows"] for shard in LabelStore.open(tmp_path).manifest["shards"]] == [4, 2]
+
+
+def test_labels_are_written_when_they_have_waited_long_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelling, "WRITE_EVERY", -1.0)
+    label(tmp_path, FakeTeacher())
+    assert [shard["rows"] for shard in LabelStore.open(tmp_path).manifest["shards"]] == [1] * 6
+
+
+def test_the_longest_come_first_and_retries_before_others(tmp_path: Path) -> None:
+    longest = length(LINES[-1])
+    teacher = FakeTeacher({longest: [never_stops, None]})
+    label(tmp_path, teacher, LabellingSettings(batch_size=1))
+    expected = sorted(map(length, LINES), reverse=True)
+    assert teacher.lengths == [longest, *expected]
+
+
+def test_batches_keep_to_their_size_and_to_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = FakeTeacher()
-    label(tmp_path, teacher, LabellingSettings(batch_size=2))
-    lengths = sorted(len(encode(line.text)) for line in LINES)
-    expected = [lengths[i : i + 2] for i in (0, 2, 4)]
-    assert sorted(sorted(batch) for batch in teacher.batches) == expected
-    assert sorted(teacher.batches[0]) == expected[0]  # the shortest first: a sign of life
+    label(tmp_path / "size", teacher, LabellingSettings(batch_size=4))
+    assert teacher.most_at_once == 4
+    longest = length(LINES[-1])
+    for bound in (2 * longest + 1, longest - 1):  # the second is too small for the longest alone
+        monkeypatch.setattr(labelling_queue, "MOST_TOKENS", bound)
+        teacher = FakeTeacher()
+        assert label(tmp_path / str(bound), teacher).kept == 6
+        assert teacher.most_tokens <= max(bound, longest)
+        assert teacher.most_at_once > 1
 
 
 def test_progress_counts_up_to_all_texts(tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
-    n = len(encode(LINES[0].text))
-    label(
-        tmp_path, FakeTeacher({n: [never_stops] * 3}), LabellingSettings(batch_size=2),
-        on_progress=lambda summary, frame, ended: seen.append((summary.done, frame, ended)),
+    summary = label(
+        tmp_path, FakeTeacher({length(LINES[0]): [never_stops] * 3}),
+        on_progress=lambda summary, _, speaking: seen.append(
+            (summary.done, summary.tokens_done, speaking)
+        ),
     )  # fmt: skip
     assert seen[0] == (0, 0, 0)
-    assert seen[-1] == (6, 0, 0)
-    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert (0, 1, 0) in seen
+    assert (0, 0, 6) in seen
+    assert seen[-1] == (6, summary.tokens_to_do, 0)
+    assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
 
 
-def test_neither_batch_nor_order_changes_a_label(tmp_path: Path) -> None:
+# What a label depends on
+
+
+def assert_same_labels(one: Path, other: Path) -> None:
+    """The same labels, in whatever order."""
+    labels, others = ({label.id: label for label in LabelStore.open(path)} for path in (one, other))
+    assert labels.keys() == others.keys()
+    for id, expected in labels.items():
+        found = others[id]
+        assert (found.text, found.seed) == (expected.text, expected.seed)
+        assert torch.equal(found.tokens, expected.tokens)
+        assert torch.equal(found.durations, expected.durations)
+        torch.testing.assert_close(found.mel, expected.mel, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(found.memory, expected.memory, atol=1e-3, rtol=1e-3)
+
+
+def small_teacher() -> Tacotron2:
     teacher = tiny_teacher(frames=30)
     teacher.source = FakeTeacher().source
+    return teacher
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of MANY that was labelled in one go."""
+    path = tmp_path_factory.mktemp("whole")
+    assert label(path, small_teacher(), LOOSE, MANY).kept == len(MANY)
+    return path
+
+
+LOOSE = LabellingSettings(limits=ANYTHING_GOES, batch_size=7)
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_the_batch_does_not_change_a_label(whole: Path, tmp_path: Path, size: int) -> None:
+    label(tmp_path, small_teacher(), replace(LOOSE, batch_size=size), MANY)
+    assert_same_labels(whole, tmp_path)
+
+
+def test_the_order_does_not_change_a_label(whole: Path, tmp_path: Path) -> None:
+    label(tmp_path, small_teacher(), LOOSE, random.Random(1).sample(MANY, len(MANY)))
+    assert_same_labels(whole, tmp_path)
+    assert LabelStore.open(tmp_path).calibration == LabelStore.open(whole).calibration
+
+
+def test_labelling_in_parts_does_not_change_a_label(whole: Path, tmp_path: Path) -> None:
+    label(tmp_path, small_teacher(), LOOSE, MANY[:3])
+    label(tmp_path, small_teacher(), LOOSE, MANY[::2])
+    label(tmp_path, small_teacher(), LOOSE, MANY)
+    assert_same_labels(whole, tmp_path)
+
+
+def test_faults_do_not_depend_on_the_batch_either(tmp_path: Path) -> None:
+    """Which draw fails is the text's affair; here the fake teacher's."""
+    texts = {len(encode(line.text)): line for line in MANY}  # one of each length
     stores = []
-    orders = {1: LINES, 4: LINES[::-1], 64: LINES[3:] + LINES[:3]}
-    for size, lines in orders.items():
-        settings = LabellingSettings(**{**vars(LOOSE), "batch_size": size})
-        assert label(tmp_path / str(size), teacher, settings, lines).kept == 6
-        stores.append({found.id: found for found in LabelStore.open(tmp_path / str(size))})
-    for other in stores[1:]:
-        assert other.keys() == stores[0].keys()
-        for id, expected in stores[0].items():
-            assert other[id].seed == expected.seed
-            assert torch.equal(other[id].durations, expected.durations)
-            torch.testing.assert_close(other[id].mel, expected.mel, atol=1e-3, rtol=1e-3)
-            torch.testing.assert_close(other[id].memory, expected.memory, atol=1e-3, rtol=1e-3)
+    for size in (1, 7, 64):
+        faults = {n: [None, repeats, None, half_covered][n % 4 :] for n in texts}
+        settings = LabellingSettings(batch_size=size, tries=2, pick=2)
+        label(tmp_path / str(size), FakeTeacher(faults), settings, list(texts.values()))
+        stores.append({found.id: found.seed for found in LabelStore.open(tmp_path / str(size))})
+        stores[-1] |= {id: -1 for id in rejects(tmp_path / str(size))}
+    assert stores[0].keys() == {line.id for line in texts.values()}
+    assert stores[0] == stores[1] == stores[2]
 
 
-def test_counted_durations_are_the_argmax_of_the_attention(tmp_path: Path) -> None:
-    def wanders(mel: Tensor, attention: Tensor) -> None:
-        attention[4] = 0
-        attention[4, 0] = 1  # one odd frame
-
-    n = len(encode(LINES[0].text))
-    label(tmp_path / "m", FakeTeacher({n: [wanders]}), lines=LINES[:1])
-    label(
-        tmp_path / "c", FakeTeacher({n: [wanders]}), LabellingSettings(alignment="count"), LINES[:1]
-    )  # fmt: skip
-    assert LabelStore.open(tmp_path / "m")[0].durations.tolist() == [3] * n
-    assert LabelStore.open(tmp_path / "c")[0].durations.tolist() == [4, 2] + [3] * (n - 2)
-
-
-def test_the_limit_of_frames_follows_the_text() -> None:
-    settings = LabellingSettings(max_frames=900, max_frames_per_token=10)
-    assert settings.frame_limit(5) == 150
-    assert settings.frame_limit(50) == 600
-    assert settings.frame_limit(500) == 900
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_the_texts_and_change_no_label(whole: Path, tmp_path: Path, ranks: int) -> None:
+    teacher = small_teacher()
+    kept = []
+    for rank in range(ranks):
+        with StoreWriter.open(
+            tmp_path, store_identity(teacher, LOOSE), rank, ranks, "run"
+        ) as writer:
+            mine = Ranks(rank, ranks)
+            kept.append(label_corpus(MANY, teacher, writer, LOOSE, ranks=mine).kept)
+    assert sum(kept) == len(MANY)
+    assert min(kept) > 0
+    assert_same_labels(whole, tmp_path)
+    assert LabelStore.open(tmp_path).verify() == []
+    assert LabelStore.open(tmp_path).calibration == LabelStore.open(whole).calibration
 
 
-def test_seeds_are_the_same_on_every_machine() -> None:
-    # The first four bytes of the SHA-256 of "1234/0/LJ001-0001", computed with sha256sum.
-    assert utterance_seed(1234, "LJ001-0001", 0) == 0xC925AD76
-    seeds = {utterance_seed(s, id, t) for s in (1, 2) for id in ("a", "b") for t in (0, 1)}
-    assert len(seeds) == 8
+# Calibration
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        ("seed", -1, "seed must be a whole number of at least 0, not -1"),
-        ("tries", 0, "tries must be a whole number of at least 1"),
-        ("batch_size", 2.5, "batch_size must be a whole number"),
-        ("prenet_dropout", 1.0, "prenet_dropout must be 0 or more, below 1"),
-        ("gate_threshold", 0.0, "gate_threshold must be between 0 and 1"),
-        ("alignment", "dtw", "alignment must be one of monotonic, count"),
-        ("min_coverage", 85, "min_coverage must be from 0 to 1, not 85"),
-        ("min_coverage", float("nan"), "min_coverage must be from 0 to 1"),
-        ("min_frames_per_token", 20, "min_frames_per_token must be below max_frames_per_token"),
-    ],
-)
-def test_settings_say_what_is_wrong_with_them(setting: str, value: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        LabellingSettings(**{setting: value})
+def test_the_usual_length_is_measured_once_and_nothing_is_spoken_twice(tmp_path: Path) -> None:
+    teacher = FakeTeacher()
+    summary = label(tmp_path, teacher, lines=MANY)
+    assert len(teacher.requests) == summary.kept == len(MANY)
+    figures = LabelStore.open(tmp_path).calibration
+    assert figures is not None
+    usual = UsualLength.from_dict(figures)
+    assert usual.texts == len(MANY)
+    assert usual.frames_per_token == pytest.approx(3)
+    assert usual.intercept == pytest.approx(0, abs=1e-9)
+    more = FakeTeacher()
+    label(tmp_path, more, lines=[*MANY, *LINES])
+    assert len(more.requests) == len(LINES)
+    assert LabelStore.open(tmp_path).calibration == figures
+
+
+def test_a_rendition_of_an_odd_length_is_drawn_again(tmp_path: Path) -> None:
+    n = length(LINES[-1])
+
+    class Drawl(FakeTeacher):
+        def say(self, request: Request) -> Spoken:
+            spoken = super().say(request)
+            if len(request.tokens) != n or request.seed != utterance_seed(1234, "id6", 0):
+                return spoken
+            return replace(
+                spoken, mel=spoken.mel.repeat_interleave(3, 0),
+                attention=spoken.attention.repeat_interleave(3, 0), frames=9 * n,
+            )  # fmt: skip
+
+    summary = label(tmp_path, Drawl(), lines=[*MANY, *LINES])
+    [(reason, count)] = summary.failures.items()
+    assert reason == "much longer than the corpus has such texts (5 spreads or more)"
+    assert count == 1
+    scores = next(found for found in LabelStore.open(tmp_path) if found.id == "id6").scores
+    assert scores["draw"] == 2
+    assert abs(scores["length_deviation"]) < 0.1
+
+
+def test_few_texts_are_judged_by_wide_limits(tmp_path: Path) -> None:
+    label(tmp_path, FakeTeacher())
+    assert LabelStore.open(tmp_path).calibration is None
+
+
+# Picking
+
+
+def test_the_most_typical_of_several_renditions_is_kept(tmp_path: Path) -> None:
+    def slow_start(frames: int) -> Callable[[Tensor, Tensor], None]:
+        def spoil(mel: Tensor, attention: Tensor) -> None:
+            attention[3 : 3 + frames] = attention[0].clone()
+
+        return spoil
+
+    n = length(LINES[3])
+    shapes = [slow_start(3), slow_start(2), slow_start(1)]
+    teacher = FakeTeacher({n: shapes})
+    settings = LabellingSettings(pick=3, alignment="count")
+    summary = label(tmp_path, teacher, settings, LINES[3:4])
+    assert (summary.kept, summary.retried) == (1, 0)
+    kept = LabelStore.open(tmp_path)[0]
+    assert kept.scores["draw"] == 2
+    assert kept.seed == utterance_seed(1234, "id4", 1) == teacher.seeds[1]
+    assert kept.durations.tolist() == [5, 1, *[3] * (n - 2)]
+
+
+def test_picking_goes_on_beyond_failures_and_takes_what_there_is(tmp_path: Path) -> None:
+    n = length(LINES[3])
+    settings = LabellingSettings(pick=2, tries=2)
+    teacher = FakeTeacher({n: [never_stops, None, None]})
+    assert label(tmp_path / "a", teacher, settings, LINES[3:4]).kept == 1
+    assert len(teacher.requests) == 3
+    teacher = FakeTeacher({n: [never_stops, None, never_stops]})
+    summary = label(tmp_path / "b", teacher, settings, LINES[3:4])
+    assert (summary.kept, summary.failures) == (1, {"did not stop": 2})
+    assert LabelStore.open(tmp_path / "b")[0].scores["draw"] == 2
+
+
+# The teacher, and recordings
 
 
 def test_a_teacher_with_other_mels_is_refused() -> None:
@@ -341,45 +522,57 @@ def test_a_teacher_with_other_mels_is_refused() -> None:
 
 
 def test_the_teacher_is_asked_as_the_settings_say(tmp_path: Path) -> None:
-    asked = {}
+    asked: dict[str, Any] = {}
 
     class Watched(FakeTeacher):
-        def infer(self, *arguments: Any, **options: Any) -> Any:
+        def speak(self, take: Any, **options: Any) -> Iterator[Spoken]:
             asked.update(options)
-            output = super().infer(*arguments, **options)
-            return replace(output, mel_before_postnet=output.mel + 1)
+            return super().speak(take, **options)
 
     teacher = Watched()
-    label(tmp_path, teacher, LabellingSettings(prenet_dropout=0.25, gate_threshold=0.75))
+    settings = LabellingSettings(
+        prenet_dropout=0.25, gate_threshold=0.75, batch_size=5, max_frames_per_token=20
+    )
+    label(tmp_path, teacher, settings)
     assert (asked["prenet_dropout"], asked["gate_threshold"]) == (0.25, 0.75)
-    n = len(LabelStore.open(tmp_path)[0].tokens)
-    expected = torch.randn(3 * n, 80, generator=torch.Generator().manual_seed(n))
-    torch.testing.assert_close(
-        LabelStore.open(tmp_path)[0].mel, expected, rtol=1e-3, atol=1e-3
-    )  # the one after the post-net
+    assert asked["slots"] == 5
+    for request in teacher.requests:
+        assert request.max_frames == 100 + 20 * len(request.tokens)
 
 
 def test_a_memory_that_16_bits_cannot_hold_is_rejected(tmp_path: Path) -> None:
     class LoudMemory(FakeTeacher):
-        def infer(self, *arguments: Any, **options: Any) -> Any:
-            output = super().infer(*arguments, **options)
-            output.memory[0, 0, 0] = 1e5
-            return output
+        def say(self, request: Request) -> Spoken:
+            spoken = super().say(request)
+            spoken.memory[0, 0] = 1e5
+            return spoken
 
     label(tmp_path, LoudMemory(), LabellingSettings(tries=1, batch_size=1), LINES[:2])
     assert set(rejects(tmp_path).values()) == {"values that are not finite"}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"seed": 7}, {"prenet_dropout": 0.1}, {"gate_threshold": 0.6}, {"max_frames": 90},
-     {"alignment": "count"}],
-)  # fmt: skip
-def test_settings_that_change_labels_are_part_of_the_stores_identity(
-    change: dict[str, Any],
-) -> None:
-    assert LabellingSettings(**change).identity() != LabellingSettings().identity()
-    assert LabellingSettings(tries=9, batch_size=3).identity() == LabellingSettings().identity()
+def test_forced_labels_are_the_recordings_and_what_lacks_one_is_rejected(tmp_path: Path) -> None:
+    wavs = tmp_path / "wavs"
+    wavs.mkdir()
+    expected = {}
+    for line in LINES[:4]:
+        n = 256 * 4 * length(line)
+        wav = torch.from_numpy(np.sin(np.arange(n) / 9).astype(np.float32) / 2)
+        write_wav(wavs / f"{line.id}.wav", wav)
+        expected[line.id] = mel_spectrogram(read_wav(wavs / f"{line.id}.wav"))
+    settings = replace(LOOSE, mode="forced")
+    summary = label(tmp_path / "store", small_teacher(), settings, wavs=wavs)
+    assert summary.kept == 4
+    assert summary.rejected == {"no recording by its id (.wav, .flac, .mp3)": 2}
+    store = LabelStore.open(tmp_path / "store")
+    assert store.verify() == []
+    assert {label.id for label in store} | rejects(tmp_path / "store").keys() == {
+        line.id for line in LINES
+    }
+    for found in store:
+        torch.testing.assert_close(found.mel, expected[found.id], atol=0.02, rtol=0.01)
+    idle = label(tmp_path / "store", small_teacher(), settings, wavs=wavs)
+    assert (idle.already_there, idle.rejected_before) == (4, 2)
 
 
 def test_speed_is_speech_over_time() -> None:
