@@ -172,7 +172,7 @@ class Machine:
         matrix = torch.ones(max(1, weights // columns), columns)
         right, left = torch.ones(columns), torch.ones(len(matrix))
         # Along the rows or down the columns: either may be the faster way through memory.
-        seconds = min(best_times([lambda: matrix @ right, lambda: left @ matrix], 20))
+        seconds = min(best_times([lambda: matrix @ right, lambda: left @ matrix], 60))
         return Machine(product_rate(), matrix.numel() / seconds)
 
     def better(self, other: Machine) -> Machine:
