@@ -11,6 +11,7 @@ never becomes a label. STORE/report.html shows what came out.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -76,6 +77,11 @@ def settings_of(args: argparse.Namespace) -> LabellingSettings:
     given = vars(args)
     if (args.mode == "forced") != ("wavs" in given):
         raise InputError("--mode forced and --wavs DIR go together: give both, or neither")
+    if args.mode != "forced" and args.targets != DEFAULTS.targets:
+        raise InputError(
+            f"--targets {args.targets} is for recordings; give --mode forced and --wavs DIR with "
+            "it, or leave it out"
+        )
     limits = forced_limits() if args.mode == "forced" else Limits()
     limits = changed_limits(limits, given.get("threshold", []))
     names = vars(DEFAULTS).keys() & given.keys()
@@ -139,4 +145,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # Schedulers, and torchrun when another rank has died, ask so: end as after Ctrl-C, and save.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli.run(main)

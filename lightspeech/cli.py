@@ -40,7 +40,7 @@ def run(main: Callable[[], None]) -> None:
         if is_full_disk(e):
             message = (
                 f"the disk is full ({e}); make room and run the command again: what was saved "
-                "before is kept, and training goes on from there"
+                "before is kept"
             )
         elif isinstance(e, MemoryError | torch.OutOfMemoryError):
             message = (

@@ -159,7 +159,10 @@ def _recorded(line: Line, path: Path | None, max_frames: int) -> _Recorded:
     # A look at the header first, which may be a bit wrong: a day of sound need not be read.
     if _claimed_seconds(path) > 2 * max_frames * FRAME_SECONDS:
         raise InputError(_too_long(max_frames))
-    wav = read_wav(path)
+    try:
+        wav = read_wav(path)
+    except InputError as e:  # without its name, so that rejects can be counted by reason
+        raise InputError(str(e).replace(str(path), "its recording")) from e
     if float(wav.abs().max()) <= SILENCE:
         raise InputError("a silent recording")
     mel = mel_spectrogram(wav)

@@ -132,6 +132,7 @@ class _Run:
         self._device, self._wavs, self._on_progress = device, wavs, on_progress
         self._usual = WIDE
         self._first: dict[str, tuple[Task, Rendition]] = {}  # spoken to calibrate, by id
+        self._saved = self.summary  # when all was written that it counts
         self._labels: list[Label] = []  # not written yet
         self._rejects: list[Reject] = []
         self._clock = self._last_written = time.monotonic()
@@ -292,8 +293,14 @@ class _Run:
         # First taken off the list: what could not be written now (a full disk) will not be later.
         labels, self._labels = self._labels, []
         rejects, self._rejects = self._rejects, []
-        self._writer.append(labels)
-        self._writer.reject(rejects)
+        try:
+            self._writer.append(labels)
+            self._writer.reject(rejects)
+        except BaseException:  # then they do not count
+            names = ("kept", "kept_after_retry", "tokens", "frames", "rejected")
+            self._count(**{name: getattr(self._saved, name) for name in names})
+            raise
+        self._saved = self.summary
         self._last_written = time.monotonic()
 
     def __enter__(self) -> None:

@@ -54,7 +54,10 @@ def conclude(
         # Of several processes the summary tells of this one alone, and the report is of the run.
         page = _report(path, summary if ranks.count == 1 else None, settings, teacher, device)
     if not manifest.shards:
-        raise InputError(f"none of the {len(lines):,} texts was labelled; the reasons are above")
+        raise InputError(
+            f"none of the {len(lines):,} texts has a label; see why with: "
+            f"python -m lightspeech.store info {path}"
+        )
     _print_holdings(path, lines)
     if page is not None:
         print(f"report: {page}")
@@ -114,4 +117,5 @@ def limits_in_words(scores: Mapping[str, Score], calibration: Mapping[str, objec
             f"usual length: {usual.intercept:.0f} frames + {usual.frames_per_token:.2f} a token, "
             f"spread {100 * usual.spread:.0f} % (of {usual.texts} texts)"
         )
-    return textwrap.fill("limits: " + ", ".join(parts), 100, subsequent_indent="  ") + f"\n{length}"
+    limits = "limits: " + (", ".join(parts) or "none")
+    return textwrap.fill(limits, 100, subsequent_indent="  ") + f"\n{length}"

@@ -73,9 +73,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name} must be a number, not {value!r}"
+            f"{name} must be a finite number, or none for no limit, not {value!r}"
             for name, value in vars(self).items()
-            if value is not None and not (isinstance(value, int | float) and not math.isnan(value))
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value))
         ]
         problems += [
             f"{name} must be from 0 to 1, not {getattr(self, name)!r}"
@@ -89,6 +89,9 @@ class Limits:
             if not problems and field.name.startswith("max_") and field.name != "max_peak"
             if getattr(self, field.name) is not None and getattr(self, field.name) < 0
         ]
+        low, high = self.min_peak, self.max_peak
+        if not problems and low is not None and high is not None and low > high:
+            problems.append(f"min_peak must not be above max_peak, not {low:g} and {high:g}")
         if problems:
             raise InputError("limits of the scores: " + "; ".join(problems))
 

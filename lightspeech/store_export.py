@@ -29,11 +29,14 @@ def export(
         on_shard: called after each shard.
 
     Raises:
-        InputError: a shard that is damaged; a folder that cannot be written.
+        InputError: a shard that is damaged; a folder that cannot be written; a `file` that is there
+            and is something else.
     """
     file = Path(file)
     if file.is_dir():
         raise InputError(f"{file} is a folder; name the Parquet file to be written")
+    if file.exists() and not _is_replaceable(file):
+        raise InputError(f"{file} is there already and no Parquet file; give another name")
     make_folder(file.parent)
     names: set[str] = set()
     for _, reader, _ in store.shards():
@@ -55,6 +58,14 @@ def export(
                 writer.write_table(_table(reader.batch, rows, schema), row_group_size=len(rows))
             if on_shard is not None:
                 on_shard(shard)
+
+
+def _is_replaceable(file: Path) -> bool:
+    """Whether it is a Parquet file or an empty one: no device, no part of a store."""
+    if not file.is_file():
+        return False
+    with open(file, "rb") as found:
+        return found.read(4) in (b"PAR1", b"")
 
 
 def _table(batch: pa.RecordBatch, rows: list[int], schema: pa.Schema) -> pa.Table:

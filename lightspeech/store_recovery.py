@@ -49,6 +49,7 @@ from lightspeech.rejects import (
     write_rejects,
 )
 from lightspeech.shard import (
+    MEND,
     ShardReader,
     encode_shard,
     is_the_systems_fault,
@@ -86,6 +87,9 @@ def recover(path: Path, wanted: StoreIdentity) -> Recovered:
     known = [manifest for manifest in (main, *ranks) if manifest is not None]
     listed = union(known)
     origins = _origins(path, listed)
+    if not (listed or origins or any(file.is_file() for file in reject_files(path))):
+        # Settings bind the labels made with them, and a run that ended at its start has none.
+        known = [manifest for manifest in known if manifest.identity == wanted]
     said = [found for found in origins.values() if found is not None]
     if origins and not known and not said:
         raise InputError(
@@ -285,7 +289,7 @@ def _check_listed(path: Path, shard: Shard, store: Recovered) -> tuple[Shard, Sh
         problem = None if checked else shard_problem(file, shard)
         if problem is None and e.__cause__ is not None:  # the system's fault, not the shard's
             raise _unreadable_now(file, e) from e
-        return problem or str(e)
+        return problem or _without_advice(e)
     return replace(shard, modified=modified), reader
 
 
@@ -297,11 +301,16 @@ def _check_unlisted(file: Path, store: Recovered) -> tuple[Shard, ShardReader] |
     except InputError as e:
         if is_the_systems_fault(e.__cause__):
             raise _unreadable_now(file, e) from e
-        return str(e)
+        return _without_advice(e)
     if not reader.is_as_written() or reader.problems():
         return f"{file} is damaged: its labels differ from its own checksum"
     shard = Shard(file.name, len(reader), status.st_size, sha256(file), status.st_mtime_ns)
     return shard, reader
+
+
+def _without_advice(error: InputError) -> str:
+    """What is wrong with a shard, for whoever follows the advice just now."""
+    return str(error).removesuffix(f"; {MEND}")
 
 
 def _unreadable_now(file: Path, error: InputError) -> InputError:

@@ -12,6 +12,7 @@
     decoder    memory -> frames, attention and gate, one frame at a time
     postnet    frames -> better frames
     dropout    the pre-net's drop-out, seeded for each utterance
+    exact_lstm the encoder's LSTM in double precision, for a few utterances at a time
     packed     products and sigmoids in which no row notices the others
     slots      the free-running decoder: one step for all utterances in their slots
     speaking   many utterances at once: who ends makes room for the next; Request, Spoken

@@ -1,15 +1,15 @@
 """Speaking many utterances at once: continuous batching over the decoder's slots.
 
 An utterance that ends leaves its slot at once and the next takes its place, so that every step is
-as full as the work allows and nothing is computed for those that have ended. Encoder and post-net
-run on each utterance by itself, when it enters and when it leaves: nothing is padded, and they are
-large enough alone.
+as full as the work allows and nothing is computed for those that have ended. Utterances are encoded
+a few at a time before they enter (see exact_lstm); the post-net runs on each by itself when it
+leaves: nothing is padded, and it is large enough alone.
 """
 
 from __future__ import annotations
 
-import copy
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tacotron2.exact_lstm import TOGETHER, ExactLSTM
 from tacotron2.slots import Slots
 
 if TYPE_CHECKING:
@@ -68,14 +69,18 @@ def speak(
 ) -> Iterator[Spoken]:
     """See Tacotron2.speak, which has checked the arguments."""
     batch = _Batch(model, slots, prenet_dropout, gate_threshold)
+    ready: deque[tuple[Request, Tensor]] = deque()  # encoded, and waiting for a slot
     number = 0
     while True:
+        more = True  # whether there may be another request just now
         while len(batch) < slots:
-            request = take()
-            if request is None:
+            if not ready and more:
+                requests = _take(take, min(TOGETHER, slots), model.config.n_symbols)
+                more = len(requests) == min(TOGETHER, slots)
+                ready.extend(batch.encode(requests))
+            if not ready:
                 break
-            check(request, model.config.n_symbols)
-            batch.enter(request)
+            batch.enter(*ready.popleft())
         if not len(batch):
             return
         ended: list[_Utterance] = []
@@ -86,6 +91,15 @@ def speak(
                 on_frame(number, len(batch))
         for utterance in ended:
             yield batch.finish(utterance)
+
+
+def _take(take: Callable[[], Request | None], most: int, n_symbols: int) -> list[Request]:
+    """As many requests as there are just now."""
+    requests: list[Request] = []
+    while len(requests) < most and (request := take()) is not None:
+        check(request, n_symbols)
+        requests.append(request)
+    return requests
 
 
 def check(request: Request, n_symbols: int) -> None:
@@ -138,7 +152,7 @@ class _Batch:
         # The memory's rounding acts in every frame, and free running amplifies it. To take it in
         # double precision costs little and brings the result ten times nearer to that of exact
         # arithmetic; the convolutions before it do not matter so much.
-        self._exact_lstm = copy.deepcopy(model.encoder.lstm).double()
+        self._exact_lstm = ExactLSTM(model.encoder.lstm)
         self._slots = Slots(model.decoder, model.config, slots, prenet_dropout)
         self._utterances: list[_Utterance] = []
         weight = model.embedding.weight
@@ -150,14 +164,23 @@ class _Batch:
         return len(self._utterances)
 
     @torch.no_grad()
-    def enter(self, request: Request) -> None:
-        """Encodes the request; it is spoken from the next frame on."""
-        weight = self._model.embedding.weight
-        embedded = self._model.embedding(request.tokens.to(weight.device)[None])
-        exact, _ = self._exact_lstm(self._model.encoder.convolve(embedded).double())
+    def encode(self, requests: list[Request]) -> list[tuple[Request, Tensor]]:
+        """At most TOGETHER requests, each with its memory (N, E) in double precision."""
+        if not requests:
+            return []
+        weight, encoder = self._model.embedding.weight, self._model.encoder
+        seen = []
+        for request in requests:
+            embedded = self._model.embedding(request.tokens.to(weight.device)[None])
+            seen.append(encoder.convolve(embedded)[0].double())
+        return list(zip(requests, self._exact_lstm(seen), strict=True))
+
+    @torch.no_grad()
+    def enter(self, request: Request, exact: Tensor) -> None:
+        """The request, encoded, is spoken from the next frame on."""
         with torch.inference_mode():
-            self._slots.enter(len(self), exact[0], request.seed)
-        memory = exact[0].to(weight.dtype)
+            self._slots.enter(len(self), exact, request.seed)
+        memory = exact.to(self._model.embedding.weight.dtype)
         self._utterances.append(_Utterance(request, memory, since=self._filled))
 
     @torch.inference_mode()

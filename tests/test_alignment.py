@@ -196,6 +196,8 @@ def test_words_said_twice_are_further_back_than_a_glance() -> None:
     glance[16:18] = [9, 9]  # two frames ahead, so that all that follows seems behind
     assert score_alignment(attending(glance, 10)).said_again == 0
     assert score_alignment(attending(glance, 10)).backward_distance == 5
+    glance = [*once[:-2], 2, once[-1]]  # back, just before the end
+    assert score_alignment(attending(glance, 10)).said_again == 0
 
 
 def test_tokens_without_attention_are_a_skip_wherever_they_are() -> None:
@@ -205,6 +207,9 @@ def test_tokens_without_attention_are_a_skip_wherever_they_are() -> None:
     early = score_alignment(attending(sparse[:10], 12, weight=0.99))
     assert (early.longest_skip, early.unread_tokens) == (8, 8)
     assert early.coverage == pytest.approx(2 / 12)
+    shared = attending([n for n in range(6) for _ in range(3)], 6)
+    shared[6:12] = [0, 0.2, 0.4, 0.4, 0, 0]  # tokens 2 and 3 have half of six frames each
+    assert score_alignment(shared).longest_skip == 0
 
 
 def test_time_after_the_end_is_counted_from_the_last_three_tokens() -> None:
@@ -217,6 +222,8 @@ def test_time_after_the_end_is_counted_from_the_last_three_tokens() -> None:
 def test_a_blur_is_time_without_a_token_in_focus() -> None:
     attention = attending([n for n in range(8) for _ in range(3)], 8)
     attention[4:9] = attention[12] = 1 / 8
+    attention[9:12] = 0.68 / 7
+    attention[9:12, 3] = 0.32  # this is focus enough
     assert score_alignment(attention).longest_blur == 5
 
 

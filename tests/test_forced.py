@@ -199,11 +199,11 @@ def test_bad_recordings_are_reported_and_the_rest_goes_on(
     )
     assert list(renditions) == ["good"]
     assert "day" not in read  # nor is memory taken for it
-    assert problems.pop("broken").startswith(f"cannot read {tmp_path / 'broken.wav'} as sound (")
+    assert problems.pop("broken").startswith("cannot read its recording as sound (")
     too_long = "a recording of more than 200 frames (2 s)"
     assert problems == {
         "gone": "no recording by its id (.wav, .flac, .mp3)",
-        "empty": f"{tmp_path / 'empty.wav'} holds no samples",
+        "empty": "its recording holds no samples",
         "silent": "a silent recording",
         "day": too_long,
         "long": too_long,

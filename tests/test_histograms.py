@@ -48,6 +48,13 @@ def test_whole_numbers_have_bins_of_their_own() -> None:
     assert "1 \u2192" in drawn  # the reject that is too far out to be shown
 
 
+def test_what_lies_on_the_border_is_counted_inside() -> None:
+    shape = histogram(np.array([0.0, 1.0]), np.array([0.0, 1.0, -50.0]), whole=False)
+    assert (shape.edges[0], shape.edges[-1]) == (0, 1)
+    assert (shape.rejected[0], shape.rejected[-1]) == (1, 1)
+    assert (shape.rejected_below, shape.rejected_above) == (1, 0)
+
+
 def test_numbers_are_short() -> None:
     values = [0, -0.0, 1, 0.85, 0.0042, -0.0001, -4, 43.21, 999.6, 12345.6]
     expected = ["0", "0", "1", "0.85", "0.004", "0", "\u22124", "43.2", "1,000", "12,346"]

@@ -170,6 +170,7 @@ def test_the_figures_are_those_of_the_labels(tmp_path: Path) -> None:
     assert report["digest"] == LabelStore.open(store).digest
     assert report["run"]["utterances_per_second"] == pytest.approx(3.0)
     assert report["run"]["times_real_time"] == pytest.approx(3000 * 256 / 22050 / 10)
+    assert report["run"]["hours"] == pytest.approx(3000 * 256 / 22050 / 3600)
     assert (report["run"]["retried"], report["run"]["device"]) == (4, "a CPU")
     assert report["run"]["rejected"] == {"did not stop": 5}
     assert list(report["run"]["failures"].items()) == [
@@ -289,6 +290,15 @@ def test_equals_rank_by_all_their_scores_and_then_in_order() -> None:
     assert ranked[-1].score is None
     assert ranked[-1].causes == ("None of its scores is worse than the typical one.",)
     assert worst_labels({}, definitions) == []
+    slightly = worst_labels({"a": np.array([0.0, 0.0, 1.0])}, definitions, 1)[0]
+    assert slightly.causes == ("a: 1, 10% of the way from the typical 0 to the limit of 10",)
+
+
+def test_one_score_near_its_limit_ranks_before_several_that_are_half_way() -> None:
+    scores = {name: np.array([0.0, 5.0, 0.0, 0.0, 0.0]) for name in "abc"}
+    scores["d"] = np.array([0.0, 0.0, 9.0, 0.0, 0.0])
+    definitions = {name: Score(name, "", "low", high=10) for name in scores}
+    assert [worst.index for worst in worst_labels(scores, definitions, 2)] == [2, 1]
 
 
 def test_what_texts_and_reasons_say_is_only_text(tmp_path: Path) -> None:

@@ -18,13 +18,14 @@ from lightspeech.audio import AUDIO_FACTS, mel_spectrogram, read_wav, write_wav
 from lightspeech.calibration import UsualLength
 from lightspeech.errors import InputError
 from lightspeech.labelling import LabellingSummary, label_corpus, store_identity
+from lightspeech.labelling_queue import Task, longest_first
 from lightspeech.ranks import Ranks
 from lightspeech.rejects import read_all_rejects
 from lightspeech.renditions import LabellingSettings, utterance_seed
 from lightspeech.scoring import SCORES
 from lightspeech.shard import Label
 from lightspeech.store import LabelStore
-from lightspeech.store_writer import StoreWriter
+from lightspeech.store_writer import Reject, StoreWriter
 from lightspeech.text import Line, encode
 from tacotron2 import Request, Spoken, Tacotron2
 from tests.tiny_teacher import ANYTHING_GOES, SIZES, tiny_teacher
@@ -303,6 +304,21 @@ def test_labels_are_written_by_the_batch(tmp_path: Path) -> None:
     assert [shard["rows"] for shard in LabelStore.open(tmp_path).manifest["shards"]] == [4, 2]
 
 
+def test_rejects_are_written_by_the_batch_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill costs of them would be tried again, and cost as much as labels do."""
+    calls = []
+
+    def watched(self: StoreWriter, rejects: Sequence[Reject]) -> None:
+        calls.append(len(rejects))
+
+    monkeypatch.setattr(StoreWriter, "reject", watched)
+    faults: dict[int, Sequence[Any]] = {length(line): [never_stops] * 4 for line in LINES[:4]}
+    label(tmp_path, FakeTeacher(faults), LabellingSettings(batch_size=2, tries=1), LINES[:4])
+    assert calls[:2] == [2, 2]
+
+
 def test_labels_are_written_when_they_have_waited_long_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +333,11 @@ def test_the_longest_come_first_and_retries_before_others(tmp_path: Path) -> Non
     label(tmp_path, teacher, LabellingSettings(batch_size=1))
     expected = sorted(map(length, LINES), reverse=True)
     assert teacher.lengths == [longest, *expected]
+
+
+def test_the_queue_does_not_depend_on_the_order_of_the_texts() -> None:
+    tasks = [Task(Line(f"q{i}", "Text.", ""), [1] * (1 + i % 3)) for i in range(12)]
+    assert longest_first(tasks[::-1]) == longest_first(tasks)
 
 
 def test_batches_keep_to_their_size_and_to_the_memory(
@@ -450,6 +471,16 @@ def test_the_usual_length_is_measured_once_and_nothing_is_spoken_twice(tmp_path:
     assert LabelStore.open(tmp_path).calibration == figures
 
 
+def test_what_was_rejected_is_measured_with_its_first_seed_and_labelled_with_a_new_one(
+    tmp_path: Path,
+) -> None:
+    label(tmp_path, FakeTeacher({length(LINES[5]): [never_stops] * 3}), lines=LINES[5:])
+    label(tmp_path, FakeTeacher(), lines=[*MANY, *LINES[5:]], retry_rejects=True)
+    assert LabelStore.open(tmp_path).calibration is not None
+    seeds = {found.id: found.seed for found in LabelStore.open(tmp_path)}
+    assert seeds["id6"] == utterance_seed(1234, "id6", 3)
+
+
 def test_a_rendition_of_an_odd_length_is_drawn_again(tmp_path: Path) -> None:
     n = length(LINES[-1])
 
@@ -492,7 +523,7 @@ def test_the_most_typical_of_several_renditions_is_kept(tmp_path: Path) -> None:
     teacher = FakeTeacher({n: shapes})
     settings = LabellingSettings(pick=3, alignment="count")
     summary = label(tmp_path, teacher, settings, LINES[3:4])
-    assert (summary.kept, summary.retried) == (1, 0)
+    assert (summary.kept, summary.retried, summary.kept_after_retry) == (1, 0, 0)
     kept = LabelStore.open(tmp_path)[0]
     assert kept.scores["draw"] == 2
     assert kept.seed == utterance_seed(1234, "id4", 1) == teacher.seeds[1]
@@ -573,6 +604,37 @@ def test_forced_labels_are_the_recordings_and_what_lacks_one_is_rejected(tmp_pat
         torch.testing.assert_close(found.mel, expected[found.id], atol=0.02, rtol=0.01)
     idle = label(tmp_path / "store", small_teacher(), settings, wavs=wavs)
     assert (idle.already_there, idle.rejected_before) == (4, 2)
+
+
+def record(wavs: Path, lines: Sequence[Line]) -> None:
+    """A hum of four frames a token for each line."""
+    wavs.mkdir()
+    for line in lines:
+        hum = np.sin(np.arange(256 * 4 * length(line)) / 9).astype(np.float32) / 2
+        write_wav(wavs / f"{line.id}.wav", torch.from_numpy(hum))
+
+
+def test_a_recording_that_fails_is_rejected_at_once(tmp_path: Path) -> None:
+    """It is one rendition; another try would be the same."""
+    record(tmp_path / "wavs", LINES[:2])
+    settings = replace(LOOSE, mode="forced", limits=replace(ANYTHING_GOES, min_frames_per_token=9))
+    summary = label(
+        tmp_path / "store", small_teacher(), settings, LINES[:2], wavs=tmp_path / "wavs"
+    )
+    assert (summary.kept, summary.retried) == (0, 0)
+    assert summary.rejected == {"fewer than 9 frames a token": 2}
+    assert rejects(tmp_path / "store").keys() == {"id1", "id2"}
+
+
+def test_lengths_are_measured_on_lines_that_have_a_recording(tmp_path: Path) -> None:
+    """However many others the text files hold."""
+    record(tmp_path / "wavs", MANY)
+    silent = [Line(f"s{i}", "Nobody has said this.", f"more.txt:{i}") for i in range(300)]
+    settings = replace(LOOSE, mode="forced")
+    label(tmp_path / "store", small_teacher(), settings, [*silent, *MANY], wavs=tmp_path / "wavs")
+    figures = LabelStore.open(tmp_path / "store").calibration
+    assert figures is not None
+    assert UsualLength.from_dict(figures).texts == len(MANY)
 
 
 def test_speed_is_speech_over_time() -> None:

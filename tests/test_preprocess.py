@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import torch
 import preprocess
 from lightspeech import cli, labelling, labelling_end
 from lightspeech.audio import write_wav
+from lightspeech.shard import Label
 from lightspeech.store import LabelStore
+from lightspeech.store_writer import StoreWriter
 from tests.tiny_teacher import tiny_teacher
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +97,7 @@ def test_a_run_says_what_it_does_and_what_comes_next(
     assert f"labelling 10 texts from {tmp_path / 'corpus.txt'} into {tmp_path / 'store'}" in out
     assert f"teacher: {checkpoint} (as asked), on cpu" in out
     assert "10 of 10 texts labelled, 0 retries" in out
-    assert "limits: frames_per_token 2 or more" not in out  # --threshold all=none
+    assert "limits: none\n" in out  # --threshold all=none
     assert "no usual length was measured, for want of texts" in out
     assert "holds 10 labels, 0.00 hours; 0 texts are rejected" in out
     assert f"report: {tmp_path / 'store' / 'report.html'}" in out
@@ -171,9 +174,48 @@ def test_no_label_at_all_is_a_failure(
     assert status == 1
     assert "3 rejected: " in out
     assert "limits: peak -4 to 2.62, " in out
-    assert "error: none of the 3 texts was labelled" in err
+    why = f"python -m lightspeech.store info {tmp_path / 'store'}"
+    assert err == f"error: none of the 3 texts has a label; see why with: {why}\n"
     rejects = json.loads((tmp_path / "store" / "rejects.json").read_text())
     assert {len(reject["seeds"]) for reject in rejects} == {3}
+
+
+def test_a_store_without_a_label_takes_other_settings(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "wavs").mkdir()
+    status, _, err = run(limit=3, mode="forced", wavs=tmp_path / "wavs")
+    assert status == 1
+    assert "none of the 0 sound files" in err
+    status, out, _ = run(limit=3)
+    assert status == 0
+    assert "3 of 3 texts labelled" in out
+    status, _, err = run(limit=3, seed=5)
+    assert status == 1
+    assert "was labelled with seed 1234 (now 5)" in err
+
+
+def test_what_a_full_disk_did_not_take_does_not_count(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = StoreWriter.append
+    calls: list[int] = []
+
+    def full(writer: StoreWriter, labels: Sequence[Label]) -> None:
+        calls.append(len(labels))
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(writer, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "append", full)
+        status, out, err = run()
+    assert status == 1
+    assert calls[:3] == [8, 8, 8]
+    assert "16 of 40 texts labelled" in out
+    assert "error: the disk is full" in err
+    assert len(LabelStore.open(tmp_path / "store")) == 16
+    assert "24 of 24 texts labelled" in run()[1]
 
 
 def test_long_lines_are_split_into_sentences(
@@ -383,6 +425,9 @@ def test_stores_of_another_kind(run: Callable[..., tuple[int, str, str]], tmp_pa
     [
         ("seed", -1, "seed must be a whole number of at least 0"),
         ("threshold", "min_coverage=2", "min_coverage must be from 0 to 1"),
+        ("threshold", ["min_peak=5", "max_peak=2"], "min_peak must not be above max_peak, not 5"),
+        ("threshold", "max_peak=inf", "max_peak must be a finite number, or none for no limit"),
+        ("targets", "teacher", "--targets teacher is for recordings; give --mode forced"),
         ("threshold", "skips=2", "--threshold skips=2: expected NAME=VALUE with one of the names"),
     ],
 )
@@ -489,6 +534,20 @@ def test_kills_lose_and_change_nothing(
         last.communicate()
     assert last.returncode == 0
     assert_same_store(folder, whole)
+
+
+@posix
+def test_a_request_to_end_keeps_what_is_done(checkpoint: Path, large: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with started(command(checkpoint, large, folder)) as run:
+        wait_for_shards(folder, 2)  # then the first one is in the manifest
+        run.terminate()
+        out, _ = run.communicate()
+    assert run.returncode in (130, 0)  # 0: there was nothing left to do
+    done = re.search(r"^(\d+) of 120 texts labelled", out, re.MULTILINE)
+    assert done is not None
+    assert len(LabelStore.open(folder)) == int(done[1])
+    assert LabelStore.open(folder).verify() == []
 
 
 @posix

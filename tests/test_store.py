@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -182,6 +184,26 @@ def test_a_sound_shard_that_cannot_be_read_now_is_kept(
         ):
             pass
     assert LabelStore.open(tmp_path).ids == ["a", "b", "c"]
+
+
+def test_a_shard_of_a_lost_manifest_that_cannot_be_read_now_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "abc")
+    (tmp_path / "manifest.json").unlink()
+
+    def short_of_memory(*_: object) -> None:
+        raise InputError("cannot read it") from OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lightspeech.store_recovery.ShardReader", short_of_memory)
+        with (
+            pytest.raises(InputError, match=r"cannot read .*shard-00000\.arrow.*run this again"),
+            StoreWriter.open(tmp_path, IDENTITY),
+        ):
+            pass
+    with StoreWriter.open(tmp_path, IDENTITY) as writer:
+        assert writer.texts.keys() == {"a", "b", "c"}
 
 
 def test_a_flipped_byte_is_found_named_and_redone(tmp_path: Path) -> None:
@@ -474,6 +496,10 @@ def test_a_row_count_that_lies_is_found(tmp_path: Path) -> None:
     edit_manifest(tmp_path, lambda m: m["shards"][0].update(rows=3))
     with pytest.raises(InputError, match="it has 2 rows, the manifest says 3"):
         LabelStore.open(tmp_path)[0]
+    with StoreWriter.open(tmp_path, IDENTITY) as writer:
+        (repair,) = writer.repairs
+    # Nor is a run that mends it told to run again.
+    assert "the manifest says 3); its 3 utterances are dropped" in repair
 
 
 @pytest.mark.parametrize(
@@ -552,6 +578,36 @@ def test_the_digest_changes_with_the_order(tmp_path: Path) -> None:
     fill(tmp_path / "ab", "a", "b")
     fill(tmp_path / "ba", "b", "a")
     assert LabelStore.open(tmp_path / "ab").digest != LabelStore.open(tmp_path / "ba").digest
+
+
+def test_what_is_damaged_in_a_store_without_its_manifest_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b")
+    (tmp_path / "manifest.json").unlink()
+    flip_byte(shard_file(tmp_path, 1))
+    with StoreWriter.open(tmp_path, IDENTITY) as writer:
+        assert writer.texts.keys() == {"a"}
+        lost, damaged = writer.repairs
+    assert "has lost its manifest.json; it is rebuilt from the shards" in lost
+    assert "shard-00001.arrow is damaged" in damaged
+    assert "its utterances are dropped" in damaged
+
+
+def test_the_order_in_which_a_manifest_lists_the_shards_does_not_matter(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b", "c")
+    before = LabelStore.open(tmp_path)
+    edit_manifest(tmp_path, lambda m: m["shards"].reverse())
+    after = LabelStore.open(tmp_path)
+    assert (after.ids, after.digest) == (before.ids, before.digest)
+
+
+def test_a_shard_whose_checksum_was_right_is_not_read_again(tmp_path: Path) -> None:
+    fill(tmp_path, "a")
+    shard = shard_file(tmp_path, 0)
+    os.utime(shard, ns=(1, 10**18))  # by a copy, say
+    with StoreWriter.open(tmp_path, IDENTITY):
+        pass
+    [listed] = LabelStore.open(tmp_path).manifest["shards"]
+    assert listed["modified"] == shard.stat().st_mtime_ns
 
 
 def test_an_utterance_in_two_shards_is_found_and_mended(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_merge_joins_stores(run: Run, tmp_path: Path) -> None:
     for name, number in (("a", 5), ("b", 6), ("c", 7)):
         with StoreWriter.open(tmp_path / name, IDENTITY) as writer:
             writer.reject([Reject(f"u{number:03d}", "x", "did not stop", {}, (1,))])
+            if name != "a":  # the first that has any counts
+                writer.set_calibration({"median": float(number)})
     sources = [tmp_path / name for name in "abc"]
     status, out, err = run("merge", *sources, "--out", tmp_path / "all")
     assert (status, err) == (0, "")
@@ -157,6 +159,7 @@ def test_merge_joins_stores(run: Run, tmp_path: Path) -> None:
     assert store.verify() == []
     assert store.ids == ids(1, 2, 3, 4, 5)
     assert [reject.id for reject in store.rejects] == ids(6, 7)
+    assert store.calibration == {"median": 6.0}
     for found, given in zip(store, labels, strict=True):
         assert torch.equal(found.mel, given.mel.half().float())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "all", "b", "c"]
@@ -230,7 +233,9 @@ def test_merge_copies_no_damage(run: Run, tmp_path: Path) -> None:
 
 def test_export_writes_the_same_arrays(run: Run, tmp_path: Path) -> None:
     labels = make_store(tmp_path / "store", [1, 2, 3], [4, 5])
-    labels += make_store(tmp_path / "store", [replace(make_label(6, 5), scores={"coverage": 0.5})])
+    labels += make_store(
+        tmp_path / "store", [replace(make_label(6, 5), scores=dict.fromkeys("edcba", 0.5))]
+    )
     file = tmp_path / "new" / "store.parquet"
     status, out, err = run("export", tmp_path / "store", "--out", file)
     assert (status, err) == (0, "")
@@ -240,6 +245,7 @@ def test_export_writes_the_same_arrays(run: Run, tmp_path: Path) -> None:
     table = parquet.read()
     assert table.schema.field("mel").type == pa.list_(pa.list_(pa.float16(), 80))
     assert json.loads(table.schema.metadata[b"lightspeech"])["labelling"] == {"seed": 1}
+    assert [field.name for field in table.schema.field("scores").type] == [*"abcde", "focus_rate"]
     assert len(table) == len(labels)
     for row, label in zip(table.to_pylist(), labels, strict=True):
         assert (row["id"], row["text"], row["frames"]) == (label.id, label.text, len(label.mel))
@@ -255,7 +261,7 @@ def test_export_is_all_or_nothing(
 ) -> None:
     make_store(tmp_path / "store", [1], [2])
     file = tmp_path / "store.parquet"
-    file.write_bytes(b"an older one")
+    file.write_bytes(b"PAR1, an older one")
     with monkeypatch.context() as patch:
 
         def full(_: int) -> None:
@@ -267,11 +273,28 @@ def test_export_is_all_or_nothing(
     status, _, err = run("export", tmp_path / "store", "--out", file)
     assert status == 1
     assert "checksum differs" in err
-    assert file.read_bytes() == b"an older one"
+    assert file.read_bytes() == b"PAR1, an older one"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "store.parquet"]
     status, _, err = run("export", tmp_path / "store", "--out", tmp_path)
     assert status == 1
     assert "is a folder; name the Parquet file" in err
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "shards/shard-00000.arrow", "pipe"])
+def test_export_replaces_nothing_but_parquet(run: Run, tmp_path: Path, name: str) -> None:
+    make_store(tmp_path, [1], [2])
+    if name == "pipe":  # as good as /dev/full, which is not to be tried
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no pipes by name here")
+        os.mkfifo(tmp_path / name)
+    status, _, err = run("export", tmp_path, "--out", tmp_path / name)
+    assert status == 1
+    assert f"{tmp_path / name} is there already and no Parquet file; give another name" in err
+    assert name != "pipe" or (tmp_path / name).is_fifo()
+    assert LabelStore.open(tmp_path).verify() == []
+    (tmp_path / "empty").touch()  # as mktemp makes one
+    for _ in range(2):  # and then a Parquet file
+        assert run("export", tmp_path, "--out", tmp_path / "empty")[0] == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

@@ -14,7 +14,17 @@ import torch
 
 from lightspeech.errors import InputError
 from lightspeech.files import lock_file
-from lightspeech.manifest import shard_name, shard_order
+from lightspeech.manifest import (
+    Manifest,
+    Shard,
+    rank_files,
+    rank_manifest,
+    read_manifest,
+    shard_name,
+    shard_order,
+    union,
+)
+from lightspeech.rejects import joined, read_rejects
 from lightspeech.store import LabelStore
 from lightspeech.store_lock import launched_run
 from lightspeech.store_writer import Reject, StoreWriter
@@ -139,6 +149,18 @@ def test_a_rank_that_comes_late_or_again_finds_what_is_there(tmp_path: Path) -> 
     assert LabelStore.open(tmp_path).verify() == []
 
 
+def test_nobody_enters_while_a_rank_opens_or_leaves_the_store(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path, IDENTITY):
+        pass
+    with open(tmp_path / ".lock.opening", "a+") as gate:
+        assert lock_file(gate)
+        with (
+            pytest.raises(InputError, match="another process is writing to"),
+            StoreWriter.open(tmp_path, IDENTITY),
+        ):
+            pass
+
+
 def test_another_run_is_refused_while_any_rank_is_alive(tmp_path: Path) -> None:
     with ExitStack() as rest:
         with StoreWriter.open(tmp_path, IDENTITY, 0, 2, "run"):
@@ -229,10 +251,25 @@ def test_a_rank_rebuilds_its_own_files_while_others_work(tmp_path: Path) -> None
         with StoreWriter.open(tmp_path, IDENTITY, 1, 3, "run") as one:
             assert "it is rebuilt from its shards" in one.repairs[0]
             assert sorted(one.texts) == ids(0, 1)  # rank 2's are for whoever is alone next
+            assert len(read_manifest(tmp_path, rank_manifest(1)).shards) == 1
             label(one, 11)
+        assert zero.repairs == []
+    assert [repair.count("rank-2.json") for repair in zero.repairs] == [1, 1]
     store = LabelStore.open(tmp_path)
     assert store.ids == ids(0, 1, 11, 2)
     assert store.verify() == []
+
+
+def test_a_rank_that_comes_again_names_its_damaged_shards(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path, IDENTITY, 0, 2, "run"):
+        die(tmp_path, 1, 2, 1, 2)
+        shard = tmp_path / "shards" / shard_name(0, 1)
+        shard.write_bytes(shard.read_bytes()[:-9])
+        with StoreWriter.open(tmp_path, IDENTITY, 1, 2, "run") as one:
+            [repair] = one.repairs
+            assert repair.startswith(f"{shard} has ")
+            assert "its 1 utterances are dropped" in repair
+            assert sorted(one.texts) == ids(2)
 
 
 def test_an_utterance_that_two_ranks_labelled_counts_once(tmp_path: Path) -> None:
@@ -286,6 +323,31 @@ def test_rejects_of_ranks_are_joined_and_labels_count_more(tmp_path: Path) -> No
         assert list(writer.rejects.values()) == [rejected(2, 5, 6), rejected(3, 5)]
 
 
+def test_of_a_text_in_several_lists_the_reject_that_was_tried_most_counts(tmp_path: Path) -> None:
+    few, many = {"u001": rejected(1, 5)}, {"u001": rejected(1, 5, 6)}
+    assert joined([few, many]) == joined([many, few]) == many
+
+
+def test_a_list_of_rejects_that_is_folded_in_just_now_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda self: True)  # a moment ago
+    assert read_rejects(tmp_path / "rejects.rank-0.json") == {}
+
+
+def test_files_of_ranks_are_read_in_the_order_of_the_ranks(tmp_path: Path) -> None:
+    for rank in (10, 2, 1):
+        (tmp_path / rank_manifest(rank)).touch()
+    found = [path.name for path in rank_files(tmp_path, "manifest")]
+    assert found == [rank_manifest(rank) for rank in (1, 2, 10)]
+
+
+def test_of_a_shard_in_several_manifests_the_first_ones_counts(tmp_path: Path) -> None:
+    one, other = (Shard(shard_name(0, 0), 2, 9, "f" * 64, modified) for modified in (5, 0))
+    manifests = [Manifest(IDENTITY, (shard,)) for shard in (one, other)]
+    assert union(manifests) == (one,)
+
+
 def test_the_calibration_is_set_once_for_all_ranks(tmp_path: Path) -> None:
     with ranks_at_work(tmp_path, 2) as (zero, one):
         assert zero.calibration is one.calibration is None
@@ -301,6 +363,30 @@ def test_the_calibration_is_set_once_for_all_ranks(tmp_path: Path) -> None:
         assert writer.calibration == store.calibration
         writer.set_calibration({"other": 1.0})
         assert writer.calibration == store.calibration
+
+
+def test_no_rank_comes_between_while_the_calibration_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def watched(path: Path) -> Manifest:
+        with open(path / ".lock.opening", "a+") as gate:
+            held.append(not lock_file(gate))
+        return read_manifest(path)
+
+    with ranks_at_work(tmp_path, 2) as (_, one), monkeypatch.context() as patch:
+        patch.setattr("lightspeech.store_writer.read_manifest", watched)
+        one.set_calibration({"median": 5.5})
+    assert held == [True]
+
+
+def test_a_rank_lists_what_it_has_made_itself(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path, IDENTITY) as writer:
+        label(writer, 1)
+    die(tmp_path, 0, 2, 2)
+    found = json.loads((tmp_path / "manifest.rank-0.json").read_text())
+    assert [shard["file"] for shard in found["shards"]] == [shard_name(0, 0)]
 
 
 @pytest.mark.parametrize("wrong", ['{"a": "b"}', "[1]", '{"a": NaN}', '{"a": {"b": null}}'])

@@ -105,6 +105,22 @@ def test_each_is_what_it_is_alone(slots: int, order: int) -> None:
         assert_same(one, expected()[one.request.tag])
 
 
+def test_none_is_longer_than_its_limit_and_those_that_are_cut_are_as_long() -> None:
+    for spoken in speak_all(teacher(), utterances(), 7):
+        assert spoken.frames <= spoken.request.max_frames
+        assert spoken.stopped or spoken.frames == spoken.request.max_frames
+
+
+def test_a_longer_one_may_join_those_that_are_being_spoken() -> None:
+    lengths_and_limits = ((5, 20), (4, 3), (60, 9))  # the last takes the second one's place
+    requests = [
+        Request(torch.arange(1, length + 1), seed, limit)
+        for seed, (length, limit) in enumerate(lengths_and_limits)
+    ]
+    for spoken in speak_all(teacher(), requests, 2, gate_threshold=1.0):
+        assert_same(spoken, alone(teacher(), spoken.request, gate_threshold=1.0))
+
+
 @pytest.mark.parametrize("slots", [3, 5, 11])
 def test_each_is_what_it_is_alone_with_two_threads(two_threads: None, slots: int) -> None:
     # Two threads share the rows of a product, and each may have a remainder of few rows.

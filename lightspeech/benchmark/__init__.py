@@ -12,6 +12,7 @@
     training     the part training: one step of the student
     student      the part student: ids to mel
     teacher      the part teacher: alone, and labelling a batch
+    labelling    the part labelling: many texts at once, beside one at a time
     vocoders     the part vocoders: mel to sound
     contenders   which vocoders those are, and how much mel each is given
     published    HiFi-GAN and WaveGlow of the published sizes, with random weights
