@@ -8,6 +8,7 @@
     checkpoint_file   which format it is, safetensors with a JSON beside it; Kind, CheckpointFile
     state_dict        the weights: found, checked, in single precision
     write             safetensors + JSON
+    converter         the command line of both converters
 
 `tacotron2`, `waveglow` and `lightspeech` use it; it imports none of them.
 """
@@ -20,6 +21,7 @@ from safeload.checkpoint_file import (
     description_path,
     read_checkpoint_file,
 )
+from safeload.converter import describe_conversion, run_converter
 from safeload.errors import CheckpointError
 from safeload.pickled import PickledObject
 from safeload.state_dict import check_shapes, find_state_dict, first, single_precision
@@ -32,10 +34,12 @@ __all__ = [
     "PickledObject",
     "check_shapes",
     "check_target",
+    "describe_conversion",
     "description_path",
     "find_state_dict",
     "first",
     "read_checkpoint_file",
+    "run_converter",
     "single_precision",
     "write_checkpoint",
 ]

@@ -8,16 +8,14 @@ it is loaded.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from safeload import (
-    CheckpointError,
     check_target,
-    description_path,
+    describe_conversion,
     read_checkpoint_file,
+    run_converter,
     write_checkpoint,
 )
 from waveglow.load import KIND, build_waveglow
@@ -39,46 +37,14 @@ def convert(
     new = check_target(new, overwrite)
     file = read_checkpoint_file(old, KIND)
     model = build_waveglow(file)
-    description = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "config": model.config.as_dict(),
-        "audio": model.audio_facts,
-        "provenance": provenance,
-        "licence": licence,
-        "converted_from": {"name": file.path.name, "sha256": file.sha256},
-    }
+    description = describe_conversion(
+        file, model, model.config.as_dict(), model.audio_facts, provenance, licence
+    )
     return write_checkpoint(new, model.state_dict(), description, KIND, overwrite)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m waveglow.convert",
-        description="Converts a WaveGlow checkpoint to safetensors with a JSON beside it.",
-    )
-    parser.add_argument("old", metavar="OLD", help="NVIDIA's checkpoint, or one in its layout")
-    parser.add_argument("new", metavar="NEW", help="name of the new file, ending in .safetensors")
-    parser.add_argument("--provenance", default="", help="where the weights are from (a sentence)")
-    parser.add_argument("--licence", default="", help="terms under which they may be used")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing NEW")
-    options = parser.parse_args()
-    try:
-        description = convert(
-            options.old,
-            options.new,
-            provenance=options.provenance,
-            licence=options.licence,
-            overwrite=options.overwrite,
-        )
-    except CheckpointError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
-    print(
-        f"wrote {options.new} ({description['parameters']:,} parameters, "
-        f"SHA-256 {description['sha256']}) and {description_path(Path(options.new))}"
-    )
+    run_converter(KIND, convert)
 
 
 if __name__ == "__main__":
