@@ -53,8 +53,6 @@ from torch import Tensor
 
 from lightspeech import cli
 from lightspeech.audio import FRAME_SECONDS
-from lightspeech.evaluation.plots import draw_label
-from lightspeech.evaluation.strips import data_uri
 from lightspeech.files import write_json, write_text
 from lightspeech.label_figures import (
     distribution,
@@ -236,6 +234,10 @@ def _place(name: str, scores: Mapping[str, Score]) -> tuple[int, str]:
 
 def _picture(label: Label, attention: Tensor | None) -> Picture:
     """A PNG with few colours, transparent, of the page's width."""
+    # Here: Matplotlib takes a third of a second that labelling need not spend before it begins.
+    from lightspeech.evaluation.plots import draw_label
+    from lightspeech.evaluation.strips import data_uri
+
     figure = draw_label(decode(label.tokens.tolist()), label.durations, label.mel, attention)
     drawn, reduced = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", transparent=True)

@@ -6,12 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from lightspeech.errors import InputError
-from lightspeech.manifest import SHARDS
 from lightspeech.renditions import utterance_seed
-from lightspeech.shard import MEND
 from lightspeech.store import LabelStore
 
 
@@ -47,31 +43,25 @@ def read_columns(store: LabelStore) -> Columns:
     ids: list[str] = []
     frames, tokens, scores = [], [], []
     drawn_again = 0
-    for shard in store.manifest["shards"]:
-        path = store.path / SHARDS / shard["file"]
-        try:
-            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
-                batch = file.get_batch(0)
-                column = {name: batch.column(name) for name in batch.schema.names}
-                frames.append(column["frames"].to_numpy().astype(np.int64))
-                tokens.append(np.diff(column["tokens"].offsets.to_numpy()).astype(np.int64))
-                parts = zip(column["scores"].type, column["scores"].flatten(), strict=True)
-                scores.append(
-                    {
-                        field.name: values.to_numpy(zero_copy_only=False).astype(np.float64)
-                        for field, values in parts
-                    }
-                )
-                names = column["id"].to_pylist()
-                if seeds_tell:
-                    seeds = column["seed"].to_pylist()
-                    drawn_again += sum(
-                        utterance_seed(seed, name, 0) != given
-                        for name, given in zip(names, seeds, strict=True)
-                    )
-                ids += names
-        except (pa.ArrowException, OSError, KeyError, ValueError) as e:
-            raise InputError(f"{path} is damaged ({e}); {MEND}") from e
+    for _, reader, rows in store.shards():
+        names = [reader.ids[row] for row in rows]
+        frames.append(np.array(reader.frames, np.int64)[rows])
+        tokens.append(np.array(reader.token_counts, np.int64)[rows])
+        column = reader.batch.column("scores")
+        parts = zip(column.type, column.flatten(), strict=True)
+        scores.append(
+            {
+                field.name: values.to_numpy(zero_copy_only=False).astype(np.float64)[rows]
+                for field, values in parts
+            }
+        )
+        if seeds_tell:
+            seeds = reader.batch.column("seed").to_pylist()
+            drawn_again += sum(
+                utterance_seed(seed, name, 0) != seeds[row]
+                for name, row in zip(names, rows, strict=True)
+            )
+        ids += names
     all_names = sorted(set().union(*scores))
     return Columns(
         ids=ids,

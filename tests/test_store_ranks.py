@@ -26,6 +26,7 @@ from lightspeech.manifest import (
 )
 from lightspeech.rejects import joined, read_rejects
 from lightspeech.store import LabelStore
+from lightspeech.store_columns import read_columns
 from lightspeech.store_lock import launched_run
 from lightspeech.store_writer import Reject, StoreWriter
 from tests.synthetic_store import IDENTITY, make_label
@@ -282,6 +283,12 @@ def test_an_utterance_that_two_ranks_labelled_counts_once(tmp_path: Path) -> Non
     store = LabelStore.open(tmp_path / "one")
     assert store.ids == [x.id for x in store] == ids(7, 1, 2)
     assert len(store) == len(store.frames) == len(store.token_counts) == 3
+    columns = read_columns(store)  # what the report counts, and takes labels by
+    assert columns.ids == store.ids
+    assert columns.frames.tolist() == store.frames
+    assert columns.tokens.tolist() == store.token_counts
+    for name, values in columns.scores.items():
+        assert values.tolist() == [label.scores[name] for label in store]
     assert "u007 is there twice" in store.verify()[0]
     with StoreWriter.open(tmp_path / "one", IDENTITY) as writer:
         assert len(writer.repairs) == 1
