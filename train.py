@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lightspeech.checkpoint import DEFAULT_RUN
+from lightspeech.checkpoint import DEFAULT_RUN, load_state
 from lightspeech.cli import (
     HelpFormatter,
     add_device_option,
@@ -82,7 +82,7 @@ def main() -> None:
     check_trainable(store, config, device, args.precision)
     if problems := store.verify():
         raise InputError(f"{problems[0]}; {MEND}")
-    with open_run(args.out, args.resume) as place:
+    with open_run(args.out, args.resume, load_state) as place:
         if place.state:
             own = place.state.config
             config = resumed_config(

@@ -12,6 +12,11 @@ The pipeline, in the order in which it runs:
     vocoders   mel -> wav                                        lightspeech.vocoders
     synthesis  text -> student -> vocoder -> Speech              lightspeech.synthesis
 
+and, for a voice of one's own, before it:
+
+    dataset    recordings or a speech engine -> dataset          lightspeech.dataset
+    teacher    dataset -> Tacotron 2                             lightspeech.teacher
+
 Shape letters, used everywhere: B batch, N tokens, T frames, M mel bins (80), H hidden size,
 E size of the teacher's encoder memory, S audio samples. Mels are (B, T, M) at every public
 boundary. A frame is 256 samples (11.61 ms) at 22,050 Hz.

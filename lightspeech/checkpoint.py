@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,6 +39,15 @@ STATE_FILE = "last.safetensors"
 PREVIOUS_STATE_FILE = "previous.safetensors"
 DEFAULT_RUN = Path("runs/lightspeech")
 
+State = TypeVar("State")
+
+
+_KINDS = {
+    "voice": "a LightSpeech voice",
+    "training": "the state of a LightSpeech training",
+    "teacher training": "the state of a Tacotron 2 training",
+}
+
 
 # --------------------------------------------------------------------------- one file, any content
 
@@ -52,16 +62,16 @@ def _checksum(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _encode(facts: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
+def encode_file(facts: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
     """The content of a file. The facts name their `format` and `kind`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = json.dumps({"checksum": _checksum(facts, tensors), "facts": facts})
     return save(tensors, metadata={"lightspeech": header})
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The facts and tensors of a file that `_encode` made; InputError for any other."""
-    what = {"voice": "a LightSpeech voice", "training": "the state of a LightSpeech training"}[kind]
+def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The facts and tensors of a file that `encode_file` made; InputError for any other."""
+    what = _KINDS[kind]
     if not path.is_file():
         raise InputError(f"{path}: expected {what}, found no such file")
     try:
@@ -71,14 +81,14 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (SafetensorError, OSError, RuntimeError, ValueError) as e:
         raise InputError(f"{path} is damaged, or no safetensors file: expected {what} ({e})") from e
     if header is None:
-        raise InputError(f"{path} holds tensors but not {what}: it was not written by train.py")
+        raise InputError(f"{path} holds tensors but not {what}: it was not written by LightSpeech")
     try:
         content = json.loads(header)
         facts, checksum = content["facts"], content["checksum"]
         version, found_kind = facts["format"], facts["kind"]
         intact = checksum == _checksum(facts, tensors)
     except (ValueError, TypeError, KeyError, RecursionError) as e:
-        raise InputError(f"{path} is damaged: its header is not what train.py writes") from e
+        raise InputError(f"{path} is damaged: its header is not what LightSpeech writes") from e
     if version != FORMAT_VERSION:
         raise InputError(
             f"{path} has format {version!r}, and this version {lightspeech.__version__} reads "
@@ -93,7 +103,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return facts, tensors
 
 
-def _fact(facts: dict[str, Any], name: str, kind: type | tuple[type, ...], where: Path) -> Any:
+def fact(facts: dict[str, Any], name: str, kind: type | tuple[type, ...], where: Path) -> Any:
     """One value of the JSON object, of the type it must have."""
     value = facts.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -200,7 +210,11 @@ def save_state(folder: Path, state: TrainingState) -> None:
         "config": state.config.as_dict(),
         "code_version": code_version(),
     }
-    content = _encode(facts, state.tensors)
+    replace_state(folder, encode_file(facts, state.tensors))
+
+
+def replace_state(folder: Path, content: bytes) -> None:
+    """Writes `last.safetensors`; what was there becomes `previous.safetensors`."""
     last = folder / STATE_FILE
     with atomic_path(last) as temporary:
         with open(temporary, "wb") as file:
@@ -214,33 +228,38 @@ def save_state(folder: Path, state: TrainingState) -> None:
 
 def load_state(folder: Path) -> tuple[TrainingState, str | None]:
     """The last state that can be read, and a note where that is not the last one written."""
+    return newest_state(folder, _load_state)
+
+
+def newest_state(folder: Path, load: Callable[[Path], State]) -> tuple[State, str | None]:
+    """What `load` makes of `last.safetensors` or, where that is damaged, of the one before."""
     try:
-        return _load_state(folder / STATE_FILE), None
+        return load(folder / STATE_FILE), None
     except InputError as e:
         previous = folder / PREVIOUS_STATE_FILE
         if not previous.exists():
             raise
-        state = _load_state(previous)
+        state = load(previous)
         # The next save would move the damaged file over this good one.
         (folder / STATE_FILE).unlink(missing_ok=True)
-        return state, f"{e}; going on from {previous} (step {state.step}) instead"
+        return state, f"{e}; going on from {previous} instead"
 
 
 def _load_state(path: Path) -> TrainingState:
-    facts, tensors = _read(path, "training")
-    store = _fact(facts, "store", dict, path)
-    _fact(store, "digest", str, path)
+    facts, tensors = read_file(path, "training")
+    store = fact(facts, "store", dict, path)
+    fact(store, "digest", str, path)
     return TrainingState(
-        step=_fact(facts, "step", int, path),
+        step=fact(facts, "step", int, path),
         config=Config.from_dict(facts.get("config"), str(path)),
         store=store,
-        threads=_fact(facts, "threads", int, path),
+        threads=fact(facts, "threads", int, path),
         tensors=tensors,
-        best_step=_fact(facts, "best_step", (int, type(None)), path),
-        best_loss=_fact(facts, "best_loss", (float, type(None)), path),
-        skipped=_fact(facts, "skipped", int, path),
-        skipped_in_a_row=_fact(facts, "skipped_in_a_row", int, path),
-        seconds=_fact(facts, "seconds", (int, float), path),
+        best_step=fact(facts, "best_step", (int, type(None)), path),
+        best_loss=fact(facts, "best_loss", (float, type(None)), path),
+        skipped=fact(facts, "skipped", int, path),
+        skipped_in_a_row=fact(facts, "skipped_in_a_row", int, path),
+        seconds=fact(facts, "seconds", (int, float), path),
     )
 
 
@@ -276,7 +295,7 @@ def save_voice(
         "teacher": teacher,
         "code_version": code_version(),
     }
-    write_bytes(folder / VOICE_FILE, _encode(facts, student.state_dict()))
+    write_bytes(folder / VOICE_FILE, encode_file(facts, student.state_dict()))
     write_json(folder / VOICE_CARD, {"weights": VOICE_FILE, **facts})
 
 
@@ -319,7 +338,7 @@ def load_voice(
             other audio or other symbols, weights that do not fit their configuration.
     """
     file = find_voice(path)
-    facts, tensors = _read(file, "voice")
+    facts, tensors = read_file(file, "voice")
     check_audio_facts(facts.get("audio"), str(file))
     symbols = facts.get("symbols")
     if symbols != list(SYMBOLS):

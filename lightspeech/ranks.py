@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightspeech.errors import InputError
 
@@ -20,6 +20,8 @@ class Ranks:
     """how many there are"""
     local: int = 0
     """which one of those on this machine this is: the GPU that it takes"""
+    on_this_machine: int = 1
+    """how many of them there are on this machine"""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Ranks:
@@ -29,6 +31,7 @@ class Ranks:
             InputError: they contradict each other.
         """
         names = {"rank": "RANK", "count": "WORLD_SIZE", "local": "LOCAL_RANK"}
+        names["on_this_machine"] = "LOCAL_WORLD_SIZE"
         given = {field: environment[name] for field, name in names.items() if name in environment}
         if not {"rank", "count"} & given.keys():
             return cls()
@@ -38,7 +41,9 @@ class Ranks:
             raise InputError(_told(given)) from e
         if not ({"rank", "count"} <= given.keys() and 0 <= ranks.rank < ranks.count):
             raise InputError(_told(given))
-        if ranks.local < 0:
+        if "on_this_machine" not in given:
+            ranks = replace(ranks, on_this_machine=ranks.count)
+        if not ranks.local >= 0 or ranks.on_this_machine < 1:
             raise InputError(_told(given))
         return ranks
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-from lightspeech.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, TrainingState, load_state
+from lightspeech.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, State
 from lightspeech.config import Config
 from lightspeech.errors import InputError
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_text
@@ -27,19 +27,24 @@ CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[State]):
     """A run's folder, held by this process."""
 
     folder: Path
-    state: TrainingState | None
+    state: State | None
     """where to go on; None for a new run"""
     note: str | None = None
     """what the user should know about the state"""
 
 
 @contextmanager
-def open_run(folder: Path, resume: bool) -> Iterator[Run]:
+def open_run(
+    folder: Path, resume: bool, load: Callable[[Path], tuple[State, str | None]]
+) -> Iterator[Run[State]]:
     """Takes hold of a run's folder: an unused one, or with `resume` one that has a state.
+
+    Args:
+        load: reads the state in the folder, such as `load_state`.
 
     Raises:
         InputError: an occupied folder, nothing to resume, a damaged state, a folder that cannot be
@@ -57,7 +62,7 @@ def open_run(folder: Path, resume: bool) -> Iterator[Run]:
     make_folder(folder)
     with single_writer(folder):
         remove_leftovers(folder)
-        state, note = load_state(folder) if resume else (None, None)
+        state, note = load(folder) if resume else (None, None)
         yield Run(folder, state, note)
 
 

@@ -105,7 +105,7 @@ class Training:
     def __init__(
         self,
         store: LabelStore,
-        run: Run,
+        run: Run[TrainingState],
         config: Config,
         *,
         device: torch.device | str = "cpu",

@@ -1,35 +1,23 @@
-"""The decoder: memory -> mel frames, one at a time (Shen et al. 2018, section 2.2).
+"""The decoder: memory -> mel frames, each from the one before (Shen et al. 2018, section 2.2).
 
 The attention compares the query with the memory and with where it has been so far (Chorowski et
 al. 2015, arXiv:1506.07503): e = v . tanh(W query + V memory + U f), where f are convolutions of the
 attention of the previous frame and of the sum of all attention so far.
+
+Here are the layers, and how they read along with a given mel. How they speak is in `slots`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tacotron2.attention_frames import look_over_frames
 from tacotron2.config import Tacotron2Config
+from tacotron2.dropout import keep_factors
 from tacotron2.layers import NamedConvolution, NamedLinear, within
-
-
-@dataclass
-class DecoderState:
-    """What the decoder carries from one frame to the next, for B utterances of N tokens."""
-
-    memory: Tensor  # (B, N, E)
-    keys: Tensor  # (B, A, N) the memory as the attention compares it
-    padded_tokens: Tensor  # (B, N) True beyond an utterance's tokens
-    location_filters: Tensor  # (A, 2, K) location convolution and its projection, multiplied out
-    attention: Tensor  # (B, N) of the previous frame
-    attention_sum: Tensor  # (B, N) over all frames so far
-    context: Tensor  # (B, E)
-    query: tuple[Tensor, Tensor]  # hidden and cell state of the attention LSTM
-    hidden: tuple[Tensor, Tensor]  # hidden and cell state of the decoder LSTM
+from tacotron2.lstm_frames import lstm_over_frames
 
 
 class Prenet(nn.Module):
@@ -81,16 +69,6 @@ class Attention(nn.Module):
         self.v = NamedLinear(size, 1, bias=False)
         self.location_layer = LocationLayer(config)
 
-    def forward(self, query: Tensor, state: DecoderState) -> Tensor:
-        """query (B, H) -> attention (B, N), zero at padded tokens, else summing to 1."""
-        filters = state.location_filters
-        history = torch.stack((state.attention, state.attention_sum), 1)  # (B, 2, N)
-        compared = F.conv1d(history, filters, padding=filters.shape[2] // 2)  # (B, A, N)
-        # In place: this is the largest tensor of a step, and autograd needs only the last of these.
-        compared = compared.add_(state.keys).add_(self.query_layer(query)[:, :, None]).tanh_()
-        energies = torch.bmm(self.v.weight.expand(len(query), 1, -1), compared)[:, 0]  # (B, N)
-        return torch.softmax(energies.masked_fill(state.padded_tokens, -torch.inf), 1)
-
 
 class Decoder(nn.Module):
     """Pre-net, attention, two LSTMs and the projections to mel frame and gate."""
@@ -111,40 +89,50 @@ class Decoder(nn.Module):
         self.linear_projection = NamedLinear(size, config.n_mel_channels, bias=True)
         self.gate_layer = NamedLinear(size, 1, bias=True)
 
-    def start(self, memory: Tensor, token_lengths: Tensor) -> DecoderState:
-        """The state before the first frame, for a memory (B, N, E)."""
-        B, N, E = memory.shape
-        query = memory.new_zeros(B, self.attention_rnn.hidden_size)
-        hidden = memory.new_zeros(B, self.decoder_rnn.hidden_size)
-        nowhere = memory.new_zeros(B, N)
-        keys = self.attention_layer.memory_layer(memory)
-        return DecoderState(
-            memory=memory,
-            keys=keys.transpose(1, 2).contiguous(),
-            padded_tokens=~within(token_lengths, N),
-            location_filters=self.attention_layer.location_layer.filters(),
-            attention=nowhere,
-            attention_sum=nowhere,
-            context=memory.new_zeros(B, E),
-            query=(query, query),
-            hidden=(hidden, hidden),
-        )
+    def read_along(
+        self, prenet_output: Tensor, memory: Tensor, token_lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """All frames of a teacher-forced batch.
 
-    def step(self, prenet_output: Tensor, state: DecoderState) -> Tensor:
-        """One frame: pre-net output (B, P) of the frame before -> features (B, H + E).
+        Only the attention and its LSTM go from frame to frame; everything else takes all at once.
 
-        Moves `state` on; `project` turns the features of one or of many frames into mel and gate.
+        Args:
+            prenet_output: (B, T, P) pre-net outputs of the frames before.
+            memory: (B, N, E)
+            token_lengths: (B,)
+
+        Returns:
+            features (B, T, H + E) for `project`, and attention (B, T, N).
         """
-        query, cell = self.attention_rnn(torch.cat((prenet_output, state.context), 1), state.query)
-        query = F.dropout(query, self.p_attention_dropout, self.training)
-        state.query = (query, cell)
-        state.attention = self.attention_layer(query, state)
-        state.context = torch.bmm(state.attention[:, None], state.memory)[:, 0]
-        state.attention_sum = state.attention_sum + state.attention
-        hidden, cell = self.decoder_rnn(torch.cat((query, state.context), 1), state.hidden)
-        hidden = F.dropout(hidden, self.p_decoder_dropout, self.training)
-        state.hidden = (hidden, cell)
-        return torch.cat((hidden, state.context), 1)
+        layer, cell = self.attention_layer, self.attention_rnn
+        T, P = prenet_output.shape[1:]
+        from_prenet, from_context = cell.weight_ih.split([P, memory.shape[2]], 1)
+        looked = look_over_frames(
+            F.linear(prenet_output.transpose(0, 1), from_prenet, cell.bias_ih + cell.bias_hh),
+            memory,
+            layer.memory_layer(memory),
+            ~within(token_lengths, memory.shape[1]),
+            torch.cat((from_context, cell.weight_hh), 1),
+            layer.query_layer.weight,
+            layer.location_layer.filters(),
+            layer.v.weight[0],
+            self._kept(memory, T, cell.hidden_size, self.p_attention_dropout),
+        )
+        cell = self.decoder_rnn
+        inputs = torch.cat((looked.queries, looked.contexts), 2)  # (T, B, H + E)
+        hidden = lstm_over_frames(
+            F.linear(inputs, cell.weight_ih, cell.bias_ih + cell.bias_hh),
+            cell.weight_hh,
+            self._kept(memory, T, cell.hidden_size, self.p_decoder_dropout),
+        )
+        features = torch.cat((hidden, looked.contexts), 2)
+        return features.transpose(0, 1), looked.attention.transpose(0, 1)
+
+    def _kept(self, memory: Tensor, T: int, size: int, probability: float) -> Tensor | None:
+        """Factors (T, B, size) of drop-out, or None where nothing is to be dropped."""
+        if not self.training or probability == 0:
+            return None
+        return keep_factors((T, len(memory), size), probability, memory)
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """features (..., H + E) -> mel (..., M) and gate logits (...)."""

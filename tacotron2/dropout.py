@@ -1,13 +1,35 @@
-"""The pre-net's drop-out at inference: random numbers of the utterance, not of the batch."""
+"""Drop-out: fast in training; at inference random numbers of the utterance, not of the batch."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 32
 """Frames drawn at a time."""
+
+
+def keep_factors(shape: Sequence[int], probability: float, like: Tensor) -> Tensor:
+    """What training's drop-out multiplies with: 0, or 1 / (1 - probability), independently.
+
+    From PyTorch's global generator. On the CPU every element takes 16 bits of it where F.dropout
+    takes a draw, which is several times faster; `probability` is then rounded to a 65,536th.
+
+    Args:
+        like: of the type and on the device wanted.
+    """
+    if like.device.type != "cpu":
+        return F.dropout(like.new_ones(shape), probability)
+    count = math.prod(shape)
+    words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    dropped = round(probability * 65536)
+    kept = words.view(torch.int16)[:count] >= dropped - 32768
+    return kept.view(shape).to(like.dtype).mul_(65536 / (65536 - dropped))
 
 
 class PrenetDropout:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tacotron2.dropout import keep_factors
 
 
 class NamedLinear(nn.Module):
@@ -73,7 +74,8 @@ class ConvolutionStack(nn.Module):
             x = layer(x)
             if activation is not None:
                 x = activation(x)
-            x = F.dropout(x, 0.5, self.training)
+            if self.training:
+                x = x * keep_factors(x.shape, 0.5, x)
             if padding is not None:
                 x = x.masked_fill(padding, 0.0)
         return x

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tacotron2.config import AUDIO_FACTS, Tacotron2Config
 from tacotron2.decoder import Decoder
+from tacotron2.dropout import keep_factors
 from tacotron2.encoder import Encoder
 from tacotron2.layers import within
 from tacotron2.postnet import Postnet
@@ -203,16 +204,14 @@ class Tacotron2(nn.Module):
         before = F.pad(mel[:, :-1], (0, 0, 1, 0))  # (B, T, M)
         factors = None
         if prenet_dropout > 0:
-            ones = mel.new_ones(B, T, self.config.prenet_dim)
-            factors = (F.dropout(ones, prenet_dropout), F.dropout(ones, prenet_dropout))
+            shape = (B, T, self.config.prenet_dim)
+            factors = (
+                keep_factors(shape, prenet_dropout, mel),
+                keep_factors(shape, prenet_dropout, mel),
+            )
         prenet_output = self.decoder.prenet(before, factors)  # (B, T, P)
-        state = self.decoder.start(memory, token_lengths)
-        features, attention = [], []
-        for t in range(T):
-            features.append(self.decoder.step(prenet_output[:, t], state))
-            attention.append(state.attention)
-        spoken, gate_logits = self.decoder.project(torch.stack(features, 1))
-        looked = torch.stack(attention, 1)  # (B, T, N)
+        features, looked = self.decoder.read_along(prenet_output, memory, token_lengths)
+        spoken, gate_logits = self.decoder.project(features)
         return TeacherOutput(
             mel=self.postnet(spoken, frames, padding_leaks),
             mel_before_postnet=spoken.masked_fill(~valid_frames, 0.0),

@@ -149,7 +149,7 @@ def plant_parts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings]]:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ([], ["training", "student", "teacher", "labelling", "vocoders"]),
+        ([], ["training", "teacher-training", "student", "teacher", "labelling", "vocoders"]),
         (["vocoders"], ["vocoders"]),
         (["teacher", "student", "teacher"], ["teacher", "student"]),
     ],
@@ -200,7 +200,8 @@ def test_options_reach_the_parts_and_json_has_the_rows(
     [
         (
             ["vocoder"],
-            "no part 'vocoder': expected training, student, teacher, labelling, vocoders",
+            "no part 'vocoder': expected training, teacher-training, student, teacher, labelling, "
+            "vocoders",
         ),
         (["student", "--quality"], "--quality belong to the part vocoders"),
         (["student", "--mel", "x"], "belong to the part vocoders"),

@@ -59,9 +59,9 @@ def voice(tmp_path: Path, student: LightSpeech) -> Path:
 
 def edit(file: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]) -> None:
     """Rewrites a file with other facts or tensors, and a checksum that fits."""
-    facts, tensors = checkpoint._read(file, "voice")
+    facts, tensors = checkpoint.read_file(file, "voice")
     change(facts, tensors)
-    file.write_bytes(checkpoint._encode(facts, tensors))
+    file.write_bytes(checkpoint.encode_file(facts, tensors))
 
 
 def test_a_voice_comes_back_as_it_was(voice: Path, student: LightSpeech) -> None:
@@ -137,9 +137,9 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     ("metadata", "message"),
     [
         ({}, "holds tensors but not a LightSpeech voice"),
-        ({"lightspeech": "not JSON"}, "its header is not what train.py writes"),
-        ({"lightspeech": "[" * 20000}, "its header is not what train.py writes"),
-        ({"lightspeech": "[1, 2]"}, "its header is not what train.py writes"),
+        ({"lightspeech": "not JSON"}, "its header is not what LightSpeech writes"),
+        ({"lightspeech": "[" * 20000}, "its header is not what LightSpeech writes"),
+        ({"lightspeech": "[1, 2]"}, "its header is not what LightSpeech writes"),
         ({"lightspeech": '{"facts": {}, "checksum": ""}'}, "its header is not what"),
         (
             {"lightspeech": '{"facts": {"format": 99, "kind": "voice"}, "checksum": ""}'},
@@ -237,7 +237,7 @@ def test_the_state_before_is_kept_and_used_where_the_last_is_damaged(tmp_path: P
     assert state.step == 5
     assert note is not None
     assert "damaged" in note
-    assert "step 5" in note
+    assert f"going on from {tmp_path / PREVIOUS_STATE_FILE} instead" in note
     assert not last.exists()  # or the next save would move it over the good one
     assert load_state(tmp_path)[0].step == 5
     (tmp_path / PREVIOUS_STATE_FILE).unlink()
@@ -275,8 +275,8 @@ def test_states_with_strange_fields_are_refused(
 ) -> None:
     save_state(tmp_path, make_state(5))
     file = tmp_path / STATE_FILE
-    facts, tensors = checkpoint._read(file, "training")
-    file.write_bytes(checkpoint._encode({**facts, **change}, tensors))
+    facts, tensors = checkpoint.read_file(file, "training")
+    file.write_bytes(checkpoint.encode_file({**facts, **change}, tensors))
     with pytest.raises(InputError, match=message):
         load_state(tmp_path)
 

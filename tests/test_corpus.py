@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 from data import coverage as measure
+from data import held_out
 from data.coverage import DATA
+from data.held_out import find_held_out, plain
 from lightspeech.errors import InputError
-from lightspeech.text import encode, is_speakable, normalize, read_lines, unknown_characters
+from lightspeech.text import Line, encode, is_speakable, read_lines, unknown_characters
 
 CORPUS = (DATA / "corpus.txt").read_text(encoding="utf-8").splitlines()
 HELDOUT = (DATA / "heldout.txt").read_text(encoding="utf-8").splitlines()
+
+JUDGED = {"teachers": HELDOUT[:200], "students": HELDOUT}  # what each is judged on
 
 FORMS = {  # pattern -> at least so many lines of the corpus, and whether heldout.txt[:20] has it
     "question": (r"\?", 100, True),
@@ -37,11 +41,6 @@ FORMS = {  # pattern -> at least so many lines of the corpus, and whether heldou
 }
 
 
-def plain(text: str) -> str:
-    """The words of a text as they are spoken, without punctuation."""
-    return " ".join(re.findall(r"[a-z']+", normalize(text)))
-
-
 def runs_of_words(text: str, length: int) -> set[str]:
     words = plain(text).split()
     return {" ".join(words[i : i + length]) for i in range(len(words) - length + 1)}
@@ -49,7 +48,7 @@ def runs_of_words(text: str, length: int) -> set[str]:
 
 def test_sizes() -> None:
     assert len(CORPUS) >= 1_200
-    assert len(HELDOUT) == 40
+    assert len(HELDOUT) == 300
 
 
 @pytest.mark.parametrize("lines", [CORPUS, HELDOUT], ids=["corpus", "heldout"])
@@ -76,12 +75,16 @@ def test_the_files_read_without_a_problem(name: str) -> None:
     assert "\r" not in content
 
 
-def test_no_two_sentences_of_the_corpus_are_nearly_the_same() -> None:
+@pytest.mark.parametrize(
+    ("lines", "run_length"), [(CORPUS, 6), (HELDOUT, 5)], ids=["corpus", "heldout"]
+)
+def test_no_two_sentences_of_a_file_are_nearly_the_same(lines: list[str], run_length: int) -> None:
     first_with: dict[str, str] = {}
-    for line in CORPUS:
-        for run in runs_of_words(line, 6):
+    for line in lines:
+        runs = runs_of_words(line, run_length)
+        for run in runs:
             assert run not in first_with, f"{run!r} stands in both:\n{first_with[run]}\n{line}"
-        first_with.update(dict.fromkeys(runs_of_words(line, 6), line))
+        first_with.update(dict.fromkeys(runs, line))
 
 
 def test_held_out_sentences_are_not_in_the_corpus() -> None:
@@ -91,6 +94,8 @@ def test_held_out_sentences_are_not_in_the_corpus() -> None:
     for line in HELDOUT:
         assert not runs_of_words(line, 5) & fives, line
         assert len(runs_of_words(line, 4) & fours) <= 1, line
+    lines = [Line(f"l{i}", text, f"corpus.txt:{i}") for i, text in enumerate(CORPUS, start=1)]
+    assert find_held_out(HELDOUT, lines) == []
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -99,15 +104,39 @@ def test_forms_are_present(form: str) -> None:
     assert sum(bool(re.search(pattern, line)) for line in CORPUS) >= at_least
     if in_the_first_20:
         assert any(re.search(pattern, line) for line in HELDOUT[:20])
+    for lines in JUDGED.values():
+        assert sum(bool(re.search(pattern, line)) for line in lines) >= 2
 
 
 def test_lengths_are_spread_out() -> None:
     assert sum(len(line.split()) <= 3 for line in CORPUS) >= 60
     assert sum(len(line) >= 150 for line in CORPUS) >= 60
     assert sum(20 <= len(line) <= 110 for line in CORPUS) >= 800
-    assert all(15 <= len(line) <= 140 for line in HELDOUT)
     assert any(len(line.split()) == 2 for line in HELDOUT[:20])
     assert any(len(line) > 130 for line in HELDOUT[:20])
+
+
+@pytest.mark.parametrize("lines", JUDGED.values(), ids=JUDGED)
+def test_lengths_of_what_models_are_judged_on_are_spread_out(lines: list[str]) -> None:
+    def share(low: int, high: int) -> float:
+        return sum(low <= len(line) <= high for line in lines) / len(lines)
+
+    assert share(3, 20) >= 0.08
+    assert share(21, 40) >= 0.12
+    assert all(share(low, low + 19) >= 0.1 for low in (41, 61, 81, 101))
+    assert share(121, 160) >= 0.10
+    assert share(161, 200) >= 0.05
+    assert sum(len(line.split()) == 1 for line in lines) >= 5
+    assert min(map(len, lines)) == 3
+    assert max(map(len, lines)) >= 195
+
+
+@pytest.mark.parametrize("start", range(0, 300, 50))
+def test_held_out_sentences_are_in_no_order_of_length(start: int) -> None:
+    sample = HELDOUT[start : start + 50]
+    assert sum(len(line) <= 40 for line in sample) >= 5
+    assert sum(40 < len(line) <= 120 for line in sample) >= 15
+    assert sum(len(line) > 120 for line in sample) >= 2
 
 
 def test_the_first_hundred_lines_are_a_varied_sample() -> None:
@@ -175,3 +204,48 @@ def test_coverage_of_ljspeech_is_high_and_in_the_readme(shared: Path) -> None:
     assert bigrams.once > 0.999
     assert trigrams.once > 0.99
     assert measure.coverage_table(rows) in (DATA / "README.md").read_text(encoding="utf-8")
+
+
+def test_finds_held_out_sentences_by_hand() -> None:
+    sentences = ["Dr. Li owns 2 owls.", "Who's next?", "Seven swans swam over the sea."]
+    texts = [
+        "Who's next?",  # 1: a short one, word for word
+        "WHO'S NEXT",  # 2: without punctuation
+        "Who's next in the queue?",  # 3: short ones are not looked for inside
+        "And doctor Li owns two owls, she says.",  # 4: a longer one inside, spelt out
+        "Seven swans swam over the seas.",  # 5: other words
+        "Dr. Li owns 2 owls. Seven swans swam over the sea.",  # 6: two at once
+    ]
+    lines = [Line(f"l{i}", text, f"mine.txt:{i}") for i, text in enumerate(texts, start=1)]
+    assert [(one.sentence, one.where) for one in find_held_out(sentences, lines)] == [
+        ("Who's next?", "mine.txt:1"),
+        ("Who's next?", "mine.txt:2"),
+        ("Dr. Li owns 2 owls.", "mine.txt:4"),
+        ("Dr. Li owns 2 owls.", "mine.txt:6"),
+        ("Seven swans swam over the sea.", "mine.txt:6"),
+    ]
+
+
+def test_a_folder_that_was_trained_on_held_out_text_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "metadata.csv"
+    table.write_text("a|Nothing of the kind.\nbad row\nc|Other words.\n", encoding="utf-8")
+    held_out.main([str(tmp_path)])
+    printed = capsys.readouterr()
+    assert printed.out == "none of 300 held-out sentences stands in 2 lines\n"
+    assert printed.err.startswith(f"not looked at: {table}:2: ")
+
+    written = f"a|Nothing of the kind.\nb|{HELDOUT[2]}\nc|As read: 7.|{HELDOUT[0]}\n"
+    table.write_text(written, encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        held_out.main([str(DATA / "corpus.txt"), str(tmp_path)])
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    assert f"{table}:2: {HELDOUT[2]}\n{table}:3: {HELDOUT[0]}\n" in printed.out
+    assert f"2 of 300 held-out sentences stand in {len(CORPUS) + 3:,} lines" in printed.out
+
+
+def test_a_folder_without_a_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no metadata\.csv in the folder .*; give a dataset"):
+        held_out.main([str(tmp_path)])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from lightspeech.renditions import LabellingSettings, Rendition
 from lightspeech.text import Line, encode, read_lines
 from lightspeech.vocoders.griffin_lim import GriffinLim
 from tacotron2 import Tacotron2, default_checkpoint, load_tacotron2
-from tacotron2.decoder import DecoderState
+from tacotron2.attention_frames import Looked
 from tests.tiny_teacher import tiny_teacher
 
 SETTINGS = LabellingSettings(batch_size=4)
@@ -119,13 +120,17 @@ def test_the_teachers_mels_as_targets(wavs: Path) -> None:
         force(LINES, wavs, teacher, targets="both")
 
 
-def planted_attention(query: Tensor, state: DecoderState) -> Tensor:
+def planted_look(
+    projected: Tensor, memory: Tensor, keys: Tensor, padded_tokens: Tensor, *rest: Any
+) -> Looked:
     """Looks at token n for 2 + n % 3 frames, then at the next, and stays on the last."""
-    N = state.padded_tokens.shape[1]
-    planted = 2 + torch.arange(N) % 3
-    n_done = (state.attention_sum >= planted - 0.5).sum(1)  # (B,)
-    last = (~state.padded_tokens).sum(1) - 1
-    return F.one_hot(torch.minimum(n_done, last), N).to(query.dtype)
+    (T, B, gates), N = projected.shape, memory.shape[1]
+    done = torch.cumsum(2 + torch.arange(N) % 3, 0)  # frames after which token n has been read
+    reading = (done <= torch.arange(T)[:, None]).sum(1)  # (T,)
+    last = (~padded_tokens).sum(1) - 1
+    attention = F.one_hot(torch.minimum(reading[:, None], last), N).to(memory.dtype)
+    contexts = torch.einsum("tbn,bne->tbe", attention, memory)
+    return Looked(memory.new_zeros(T, B, gates // 4), contexts, attention)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -133,7 +138,7 @@ def test_planted_durations_are_recovered(
     wavs: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = tiny_teacher(20)
-    monkeypatch.setattr(teacher.decoder.attention_layer, "forward", planted_attention)
+    monkeypatch.setattr("tacotron2.decoder.look_over_frames", planted_look)
     renditions, _ = force(LINES, wavs, teacher, replace(SETTINGS, batch_size=batch_size))
     for i, line in enumerate(LINES):
         T, N = 140 - 20 * i, len(encode(line.text))

@@ -392,7 +392,9 @@ def test_torchrun_says_which_process_this_is() -> None:
     assert Ranks.from_environment({}) == Ranks(0, 1, 0)
     assert Ranks.from_environment({"LOCAL_RANK": "3"}) == Ranks(0, 1, 0)
     told = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
-    assert Ranks.from_environment(told) == Ranks(5, 8, 1)
+    assert Ranks.from_environment(told) == Ranks(5, 8, 1, on_this_machine=8)
+    told["LOCAL_WORLD_SIZE"] = "4"
+    assert Ranks.from_environment(told) == Ranks(5, 8, 1, on_this_machine=4)
     assert Ranks.from_environment(told).prefix == "rank 5: "
     assert Ranks().prefix == ""
 

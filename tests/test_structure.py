@@ -36,8 +36,15 @@ def test_teachers_and_vocoders_stand_alone(package: str, may_use: set[str]) -> N
     assert sources(package)
     others = set(PACKAGES) - {package} - may_use
     for path in sources(package):
+        if path == ROOT / "tacotron2" / "train.py":  # an entry point, like the three scripts
+            continue
         foreign = {name for name in imported_modules(path) if name.split(".")[0] in others}
         assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_nothing_in_tacotron2_needs_its_entry_point() -> None:
+    for path in sources("tacotron2"):
+        assert "tacotron2.train" not in imported_modules(path), path
 
 
 def test_the_model_knows_neither_data_nor_training() -> None:

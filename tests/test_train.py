@@ -162,7 +162,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
     Path("broken.json").write_text('{"training": ', encoding="utf-8")
     make_store(here / "other", utterances=5)
     make_store(here / "small", utterances=1)
-    with open_run(Path("old"), resume=False) as place:
+    with open_run(Path("old"), resume=False, load=load_state) as place:
         Training(LabelStore.open("store"), place, tiny_config(steps=2)).run()
     before = sorted(path for path in here.rglob("*") if path.is_file())
     given = (
@@ -206,7 +206,7 @@ def test_sigkill_at_five_random_moments_changes_nothing(here: Path) -> None:
     steps, random_moment = 300, random.Random(20)
     config = tiny_config(steps=steps, save_every=7, validate_every=20)
     write_json(here / "tiny.json", config.as_dict())
-    with open_run(Path("whole"), resume=False) as place:
+    with open_run(Path("whole"), resume=False, load=load_state) as place:
         Training(LabelStore.open("store"), place, config).run()
 
     folder, history = here / "killed", here / "killed" / "history.jsonl"

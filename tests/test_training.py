@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LabelStore:
 def train(
     store: LabelStore, folder: Path, config: Config, resume: bool = False, **options: Any
 ) -> TrainingResult:
-    with open_run(folder, resume) as run:
+    with open_run(folder, resume, load_state) as run:
         return Training(store, run, config, **options).run()
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_last_state_costs_only_the_steps_since_the_one_before(
     whole = read_history(tmp_path / "run")
     last = tmp_path / "run" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:-9])
-    with open_run(tmp_path / "run", resume=True) as run:
+    with open_run(tmp_path / "run", resume=True, load=load_state) as run:
         training = Training(store, run, tiny_config())
         assert "going on from" in training.plan()
         assert training.step == 16
@@ -240,7 +240,7 @@ def test_resuming_on_another_store_is_refused(store: LabelStore, tmp_path: Path)
     train(store, tmp_path / "run", tiny_config(steps=2))
     other = make_store(tmp_path / "other", utterances=13)
     with (
-        open_run(tmp_path / "run", resume=True) as run,
+        open_run(tmp_path / "run", resume=True, load=load_state) as run,
         pytest.raises(
             InputError,
             match=rf"started on another label store \(digest {store.digest[:12]}, 12 utterances\) "
@@ -301,7 +301,7 @@ def test_many_steps_in_a_row_that_are_not_finite_end_it(
 
 def test_validation_does_not_depend_on_the_batches(store: LabelStore, tmp_path: Path) -> None:
 
-    with open_run(tmp_path / "run", resume=False) as run:
+    with open_run(tmp_path / "run", resume=False, load=load_state) as run:
         training = Training(store, run, tiny_config())
     results = [
         validate(
@@ -383,7 +383,7 @@ def test_a_student_of_another_shape_than_the_labels_is_refused(
 
 
 def test_the_plan_says_what_will_be_done(store: LabelStore, tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", resume=False) as run:
+    with open_run(tmp_path / "run", resume=False, load=load_state) as run:
         plan = Training(store, run, tiny_config()).plan()
     for part in ("12 utterances", "held out", "'tiny'", "parameters", "device    cpu, 1 thread"):
         assert part in plan
@@ -439,10 +439,10 @@ def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_folder_has_one_training_at_a_time(store: LabelStore, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(tmp_path / "run", resume=False))
+        run = stack.enter_context(open_run(tmp_path / "run", resume=False, load=load_state))
         Training(store, run, tiny_config())
         with pytest.raises(InputError, match="another process is writing to"):
-            stack.enter_context(open_run(tmp_path / "run", resume=True))
+            stack.enter_context(open_run(tmp_path / "run", resume=True, load=load_state))
 
 
 @pytest.mark.parametrize(
@@ -502,14 +502,14 @@ def test_only_a_better_student_becomes_the_voice_also_after_resuming(
     assert load_voice(folder)[1]["step"] == 10
     assert result.seconds > load_state(folder)[0].seconds / 2 > 0
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(tmp_path / "other", resume=False))
+        run = stack.enter_context(open_run(tmp_path / "other", resume=False, load=load_state))
         held_out = Training(store, run, config).held_out
     assert [sorted(ids) for ids in seen] == [sorted(store.ids[i] for i in held_out)] * 4
 
 
 def test_the_time_of_all_sittings_counts(store: LabelStore, tmp_path: Path) -> None:
     train(store, tmp_path / "run", tiny_config(steps=4))
-    with open_run(tmp_path / "run", resume=True) as run:
+    with open_run(tmp_path / "run", resume=True, load=load_state) as run:
         assert run.state is not None
         run = replace(run, state=replace(run.state, seconds=1000.0))
         assert Training(store, run, tiny_config(steps=6)).run().seconds > 1000
@@ -517,7 +517,7 @@ def test_the_time_of_all_sittings_counts(store: LabelStore, tmp_path: Path) -> N
 
 def test_the_length_ratio_is_ours_over_theirs(store: LabelStore, tmp_path: Path) -> None:
 
-    with open_run(tmp_path / "run", resume=False) as run:
+    with open_run(tmp_path / "run", resume=False, load=load_state) as run:
         training = Training(store, run, tiny_config())
     last = training.module.student.duration_predictor[2]
     nn.init.zeros_(last.weight)

@@ -10,6 +10,8 @@
     timing       best_times, of sides in turn; the rate of one large product
     floors       multiply-adds of a training step, of HiFi-GAN and of WaveGlow
     training     the part training: one step of the student
+    teacher_training  the part teacher-training: one step of a teacher
+    stepwise     a teacher that reads along frame by frame, what that is compared with
     student      the part student: ids to mel
     teacher      the part teacher: alone, and labelling a batch
     labelling    the part labelling: many texts at once, beside one at a time

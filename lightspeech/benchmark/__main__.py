@@ -1,8 +1,8 @@
 """How fast the parts are on this machine, beside what they replace, and in how much memory.
 
-Parts: training, student, teacher, labelling, vocoders; none means all of them. Comparisons
-alternate their two sides in one run and take each side's best time, so the ratios hold even where
-times drift.
+Parts: training, teacher-training, student, teacher, labelling, vocoders; none means all of them.
+Comparisons alternate their two sides in one run and take each side's best time, so the ratios hold
+even where times drift.
 
 The vocoders are Griffin-Lim, librosa's beside it, HiFi-GAN V1, V2 and V3 and WaveGlow. Weights
 decide neither speed nor memory, so the neural ones have random weights at their published sizes;
@@ -24,6 +24,7 @@ from lightspeech.benchmark.rows import Findings, Row, record, table
 from lightspeech.benchmark.settings import Settings
 from lightspeech.benchmark.student import bench_student
 from lightspeech.benchmark.teacher import bench_teacher
+from lightspeech.benchmark.teacher_training import bench_teacher_training
 from lightspeech.benchmark.training import bench_training
 from lightspeech.benchmark.vocoders import LONGEST_SECONDS, bench_vocoders
 from lightspeech.errors import InputError
@@ -32,6 +33,7 @@ from lightspeech.files import make_folder, write_json
 
 PARTS: dict[str, Callable[[Settings], Findings]] = {
     "training": bench_training,
+    "teacher-training": bench_teacher_training,
     "student": bench_student,
     "teacher": bench_teacher,
     "labelling": bench_labelling,

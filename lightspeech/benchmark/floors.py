@@ -10,10 +10,12 @@ from __future__ import annotations
 from lightspeech.audio import FRAME_SECONDS
 from lightspeech.config import ModelConfig
 from lightspeech.data import Batch
+from lightspeech.teacher.batches import TeacherBatch
 from lightspeech.vocoders import Vocoder
 from lightspeech.vocoders.hifigan import HifiGan
 from lightspeech.vocoders.hifigan_config import HifiGanConfig
 from lightspeech.vocoders.waveglow import WaveGlowVocoder
+from tacotron2 import Tacotron2Config
 from waveglow import WaveGlowConfig
 
 _OUTER_KERNEL = 7  # of HiFi-GAN's first and last convolution
@@ -36,6 +38,35 @@ def training_multiply_adds(batch: Batch, E: int) -> int:
     )
     weights_frames = 2 * 3 * decoder * decoder + config.decoder_size * config.n_mels
     return 3 * (weights_tokens * rows_tokens + weights_frames * rows_frames)
+
+
+def teacher_training_multiply_adds(config: Tacotron2Config, batch: TeacherBatch) -> int:
+    """Of a training step of a Tacotron 2: forward, and twice that backward.
+
+    Args:
+        batch: of which the lengths count.
+    """
+    tokens, frames = batch.tokens.numel(), batch.mel.shape[0] * batch.mel.shape[1]
+    E, A, mels = config.encoder_embedding_dim, config.attention_dim, config.n_mel_channels
+    asking, speaking = config.attention_rnn_dim, config.decoder_rnn_dim
+    of_a_token = (
+        config.encoder_n_convolutions * config.encoder_kernel_size * E * E
+        + 2 * 4 * (E // 2) * (E + E // 2)  # both directions of the LSTM
+        + A * E
+    )
+    inner, post_net = config.postnet_embedding_dim, config.postnet_kernel_size
+    of_a_frame = (
+        config.prenet_dim * (mels + config.prenet_dim)
+        + 4 * asking * (config.prenet_dim + E + asking)
+        + A * asking
+        + 4 * speaking * (asking + E + speaking)
+        + (mels + 1) * (speaking + E)
+        + post_net * (2 * mels * inner + (config.postnet_n_convolutions - 2) * inner * inner)
+    )
+    # location and context, of each frame at each token
+    of_both = 2 * config.attention_location_kernel_size * A + A + E
+    N = batch.tokens.shape[1]
+    return 3 * (of_a_token * tokens + (of_a_frame + of_both * N) * frames)
 
 
 def vocoder_multiply_adds(vocoder: Vocoder) -> float | None:

@@ -108,17 +108,17 @@ class _Reader:
 
     def add_file(self, path: str) -> None:
         name = "standard input" if path == "-" else path
-        content = _read(path, name)
+        content = content_of(path, name)
         n_filled, is_table = _survey(content, name, path)
         n_seen, n_problems = 0, len(self.problems)
-        for number, row in _rows(content):
+        for number, row in rows_of(content):
             if not row or row.isspace():
                 continue
             n_seen += 1
             where = f"{name}:{number}"
             try:
-                _refuse_undecoded(row)
-                row_id, text = _columns(row, n_seen == 1) if is_table else _plain(row)
+                refuse_undecoded(row)
+                row_id, text = columns_of(row, n_seen == 1) if is_table else _plain(row)
                 self._add_row(Line(row_id, text, where))
             except InputError as e:
                 self.problems.append(f"{where}: {e}")
@@ -164,7 +164,7 @@ def _refuse_another_text(line: Line, known: Line) -> None:
         raise InputError(f"the id {line.id} already stands for another text at {known.where}")
 
 
-def _read(path: str, name: str) -> bytes:
+def content_of(path: str, name: str) -> bytes:
     """The content of a text file, without its byte-order mark."""
     if path == "-" and sys.stdin is None:
         raise InputError("standard input is closed; give a text file with a sentence a line")
@@ -185,7 +185,7 @@ def _read(path: str, name: str) -> bytes:
     return content.removeprefix(codecs.BOM_UTF8)
 
 
-def _rows(content: bytes) -> Iterator[tuple[int, str]]:
+def rows_of(content: bytes) -> Iterator[tuple[int, str]]:
     """The number of each row, from 1, and the row; a few at a time, as the whole may be large.
 
     Bytes that are not UTF-8 become lone surrogates, which no UTF-8 text can hold.
@@ -205,7 +205,7 @@ def _survey(content: bytes, name: str, path: str) -> tuple[int, bool]:
     """The number of rows that hold anything, and whether they are a table's."""
     n_filled = n_bars = n_tabs = n_undecoded = 0
     undecoded = ""  # the first such row
-    for number, row in _rows(content):
+    for number, row in rows_of(content):
         if not row or row.isspace():
             continue
         n_filled += 1
@@ -244,7 +244,7 @@ def _conversion(encoding: str, path: str) -> str:
     )
 
 
-def _refuse_undecoded(row: str) -> None:
+def refuse_undecoded(row: str) -> None:
     if not row.isascii() and (found := _UNDECODED.search(row)):
         raise InputError(_undecoded(found[0]))
 
@@ -255,7 +255,7 @@ def _plain(row: str) -> tuple[str, str]:
     return "l" + hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:12], text
 
 
-def _columns(row: str, is_first: bool) -> tuple[str, str]:
+def columns_of(row: str, is_first: bool) -> tuple[str, str]:
     """The id and text of a table's row."""
     columns = [" ".join(column.split()) for column in row.split("|")]
     if len(columns) > 3 and not columns[-1]:
