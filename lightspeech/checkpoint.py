@@ -46,6 +46,7 @@ _KINDS = {
     "voice": "a LightSpeech voice",
     "training": "the state of a LightSpeech training",
     "teacher training": "the state of a Tacotron 2 training",
+    "aligner": "the state of an aligner's training",
 }
 
 
@@ -174,7 +175,7 @@ def capture(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 def restore(
     tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """The inverse of `capture`, for a module and an optimiser of its parameters in their order."""
+    """The inverse of `capture`, for an optimiser of those parameters of the module that learn."""
     weights: dict[str, Tensor] = {}
     moments: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -192,7 +193,7 @@ def restore(
             "go on with that version, or start another run with --out"
         ) from e
     # The optimiser numbers its parameters in the order in which it was given them.
-    names = [name for name, _ in module.named_parameters()]
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     saved = optimizer.state_dict()
     saved["state"] = {names.index(name): values for name, values in moments.items()}
     optimizer.load_state_dict(saved)

@@ -15,10 +15,11 @@ a time; gradients of all the weights are gathered over these.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tacotron2.lstm_frames import (
     GateGradients,
@@ -44,11 +45,26 @@ class Looked:
     """(T, B, N)"""
 
 
-class _Weights(NamedTuple):
-    recurrent: Tensor  # (4 H, E + H) of the gates, for context and query
-    query: Tensor  # (A, H)
-    filters: Tensor  # (A, 2, K)
-    v: Tensor  # (A,)
+@dataclass(frozen=True)
+class Lead:
+    """Where an attention that still learns is led: it looks there in part, or altogether.
+
+    Led altogether, the decoder hears of the right symbol from the first step on, and the attention
+    learns where to look next from where it should be, not from where it has gone astray.
+    """
+
+    path: Tensor
+    """(B, T) int64, the symbol that each frame reads; -1 where none is known, and it looks less"""
+    share: float
+    """0 to 1, how much of its look is led"""
+
+    def weights(self, T: int, N: int, kind: torch.dtype) -> Tensor:
+        """(T, B, N), 1 at the symbol of each frame."""
+        weights = torch.zeros(len(self.path), T, N, dtype=kind, device=self.path.device)
+        weights.scatter_(
+            2, self.path.clamp(min=0)[:, :, None], (self.path >= 0)[:, :, None].to(kind)
+        )
+        return weights.transpose(0, 1).contiguous()
 
 
 def look_over_frames(
@@ -61,6 +77,7 @@ def look_over_frames(
     filters: Tensor,
     v: Tensor,
     kept: Tensor | None,
+    lead: Lead | None = None,
 ) -> Looked:
     """Runs the attention and its LSTM over all frames.
 
@@ -74,6 +91,7 @@ def look_over_frames(
         filters: (A, 2, K), U, over the attention before and the sum of all so far.
         v: (A,)
         kept: (T, B, H) factors of drop-out on the LSTM's output; None drops nothing.
+        lead: where to look in part, whatever the attention says; None nowhere.
 
     Returns:
         all frames' results. They can be differentiated once. Under autocast the products of the
@@ -84,15 +102,16 @@ def look_over_frames(
     with torch.autocast(projected.device.type, enabled=False):
         return Looked(
             *_Look.apply(
-                projected.to(kind),
+                projected.to(kind).contiguous(),
                 memory.to(kind),
-                keys.to(kind),
+                keys.to(kind).contiguous(),
                 recurrent,
                 query,
                 filters.to(kind),
                 v,
                 padded_tokens,
                 kept,
+                lead,
                 low,
             )
         )
@@ -111,6 +130,7 @@ class _Look(torch.autograd.Function):
         v: Tensor,
         padded_tokens: Tensor,
         kept: Tensor | None,
+        lead: Lead | None,
         low: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         T, B, _ = projected.shape
@@ -127,6 +147,9 @@ class _Look(torch.autograd.Function):
         states = memory.new_zeros(T + 1, B, E + H)  # context and query before each frame
         cells = memory.new_zeros(T + 1, B, H)
         attention = memory.new_empty(T, B, N)
+        # Where it looks: the attention's own wish, and in part where it is led.
+        looks = attention if lead is None else memory.new_empty(T, B, N)
+        led = None if lead is None else lead.weights(T, N, memory.dtype)
         history = memory.new_zeros(B, 2, N + K - 1)  # with half a kernel of zeros at either end
         seen = history[:, :, K // 2 : K // 2 + N]
         for t in range(T):
@@ -135,21 +158,26 @@ class _Look(torch.autograd.Function):
             compared = torch.addmm(flat_keys, _surroundings(history, K), location).view(B, N, A)
             energies = compared.add_((state @ to_query)[:, None]).sigmoid_() @ doubled_v
             torch.softmax(energies.add_(outside), 1, out=attention[t])
-            seen[:, 0] = attention[t]
-            seen[:, 1] += attention[t]
-            states[t + 1, :, :E] = torch.bmm(attention[t][:, None], memory)[:, 0]
+            if lead is not None and led is not None:
+                torch.lerp(attention[t], led[t], lead.share, out=looks[t])
+            seen[:, 0] = looks[t]
+            seen[:, 1] += looks[t]
+            states[t + 1, :, :E] = torch.bmm(looks[t][:, None], memory)[:, 0]
             states[t + 1, :, E:] = state
         ctx.save_for_backward(
-            memory, keys, recurrent, query, filters, v, kept, gates, states, cells, attention
-        )
-        ctx.low = low
+            memory, keys, recurrent, query, filters, v, kept, gates, states, cells, attention,
+            None if lead is None else looks,
+        )  # fmt: skip
+        ctx.low, ctx.own_share = low, 1.0 if lead is None else 1 - lead.share
         return states[1:, :, E:], states[1:, :, :E], attention
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        memory, keys, recurrent, query, filters, v, kept, gates, states, cells, attention = (
+        memory, keys, recurrent, query, filters, v, kept, gates, states, cells, attention, looks = (
             ctx.saved_tensors
         )
+        looks = attention if looks is None else looks
         grad_queries, grad_contexts, grad_attention = grads
         low: torch.dtype = ctx.low
         T, B, N = attention.shape
@@ -157,7 +185,7 @@ class _Look(torch.autograd.Function):
         elementwise = GateGradients(gates, cells, kept)
         comparison = _Comparison(keys, query, filters, v)
         low_recurrent = recurrent.to(low)
-        sums = attention.cumsum(0)
+        sums = looks.cumsum(0)
         nowhere = torch.zeros_like(attention[:1])
 
         grad_projected = torch.empty_like(gates)
@@ -167,7 +195,7 @@ class _Look(torch.autograd.Function):
         grad_history = memory.new_zeros(B, 2, N)  # of the attention before, and of the sum
         for start, stop in chunks_backwards(T, CHUNK):
             elementwise.open_chunk(start, stop)
-            before = attention[start - 1 : stop - 1] if start else attention[: stop - 1]
+            before = looks[start - 1 : stop - 1] if start else looks[: stop - 1]
             summed = sums[start - 1 : stop - 1] if start else sums[: stop - 1]
             if not start:
                 before, summed = torch.cat((nowhere, before)), torch.cat((nowhere, summed))
@@ -177,7 +205,7 @@ class _Look(torch.autograd.Function):
             for t in range(stop - 1, start - 1, -1):
                 grad_context = torch.add(carried[:, :E], grad_contexts[t], out=grad_context_all[t])
                 grad_look = torch.bmm(memory, grad_context[:, :, None])[:, :, 0]
-                grad_look.add_(grad_attention[t]).add_(grad_history.sum(1))
+                grad_look.add_(grad_history.sum(1)).mul_(ctx.own_share).add_(grad_attention[t])
                 a = attention[t]
                 weighted = a * grad_look
                 grad_energies = weighted.addcmul_(a, weighted.sum(1, keepdim=True), value=-1)
@@ -191,7 +219,7 @@ class _Look(torch.autograd.Function):
             grad_projected[start:stop] = elementwise.chunk
         flat = grad_projected.view(T * B, -1).to(low)
         grad_recurrent = flat.T @ states[:-1].reshape(T * B, -1).to(low)
-        grad_memory = torch.bmm(attention.permute(1, 2, 0), grad_context_all.transpose(0, 1))
+        grad_memory = torch.bmm(looks.permute(1, 2, 0), grad_context_all.transpose(0, 1))
         return (
             grad_projected,
             grad_memory,
@@ -200,6 +228,7 @@ class _Look(torch.autograd.Function):
             comparison.grad_query,
             comparison.grad_filters,
             comparison.grad_v,
+            None,
             None,
             None,
             None,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tacotron2.attention_frames import look_over_frames
+from tacotron2.attention_frames import Lead, look_over_frames
 from tacotron2.config import Tacotron2Config
 from tacotron2.dropout import keep_factors
 from tacotron2.layers import NamedConvolution, NamedLinear, within
@@ -90,7 +90,11 @@ class Decoder(nn.Module):
         self.gate_layer = NamedLinear(size, 1, bias=True)
 
     def read_along(
-        self, prenet_output: Tensor, memory: Tensor, token_lengths: Tensor
+        self,
+        prenet_output: Tensor,
+        memory: Tensor,
+        token_lengths: Tensor,
+        lead: Lead | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All frames of a teacher-forced batch.
 
@@ -100,6 +104,7 @@ class Decoder(nn.Module):
             prenet_output: (B, T, P) pre-net outputs of the frames before.
             memory: (B, N, E)
             token_lengths: (B,)
+            lead: where the attention is led while it learns.
 
         Returns:
             features (B, T, H + E) for `project`, and attention (B, T, N).
@@ -116,23 +121,24 @@ class Decoder(nn.Module):
             layer.query_layer.weight,
             layer.location_layer.filters(),
             layer.v.weight[0],
-            self._kept(memory, T, cell.hidden_size, self.p_attention_dropout),
+            self._kept(cell, len(memory), T, self.p_attention_dropout),
+            lead,
         )
         cell = self.decoder_rnn
         inputs = torch.cat((looked.queries, looked.contexts), 2)  # (T, B, H + E)
         hidden = lstm_over_frames(
             F.linear(inputs, cell.weight_ih, cell.bias_ih + cell.bias_hh),
             cell.weight_hh,
-            self._kept(memory, T, cell.hidden_size, self.p_decoder_dropout),
+            self._kept(cell, len(memory), T, self.p_decoder_dropout),
         )
         features = torch.cat((hidden, looked.contexts), 2)
         return features.transpose(0, 1), looked.attention.transpose(0, 1)
 
-    def _kept(self, memory: Tensor, T: int, size: int, probability: float) -> Tensor | None:
-        """Factors (T, B, size) of drop-out, or None where nothing is to be dropped."""
+    def _kept(self, cell: nn.LSTMCell, B: int, T: int, probability: float) -> Tensor | None:
+        """Factors (T, B, H) of drop-out on the cell's output, or None where nothing is dropped."""
         if not self.training or probability == 0:
             return None
-        return keep_factors((T, len(memory), size), probability, memory)
+        return keep_factors((T, B, cell.hidden_size), probability, like=cell.weight_hh)
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """features (..., H + E) -> mel (..., M) and gate logits (...)."""

@@ -27,7 +27,7 @@ def keep_factors(shape: Sequence[int], probability: float, like: Tensor) -> Tens
         return F.dropout(like.new_ones(shape), probability)
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    dropped = round(probability * 65536)
+    dropped = min(round(probability * 65536), 65535)
     kept = words.view(torch.int16)[:count] >= dropped - 32768
     return kept.view(shape).to(like.dtype).mul_(65536 / (65536 - dropped))
 

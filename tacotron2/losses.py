@@ -74,10 +74,10 @@ def forward_sum(attention: Tensor, token_lengths: Tensor, frames: Tensor) -> Ten
 
 
 def path_attention(attention: Tensor, path: Tensor) -> Tensor:
-    """-log of the attention (B, T, N) on one path, summed over the frames that it passes.
+    """Cross-entropy of the attention (B, T, N) with a path, summed over the frames that it passes.
 
     Args:
-        path: (B, T) the token that each frame reads; -1 where no frame is.
+        path: (B, T) the symbol that each frame reads; -1 where no frame is, or that is not known.
     """
     chosen = attention.float().gather(2, path.clamp(min=0)[:, :, None])[:, :, 0]
     return -torch.log(chosen + SMALLEST).masked_fill(path < 0, 0.0).sum()
@@ -100,7 +100,7 @@ def teacher_losses(
         token_lengths: (B,)
         end_weight: see `gate`.
         guide_width: see `guided_attention`.
-        path: see `path_attention`, which then is the guide; without it the diagonal is.
+        path: see `path_attention`, which then is the guide; without a path the diagonal is.
     """
     frames = output.frames
     return {

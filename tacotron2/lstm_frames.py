@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK = 16
 """Frames whose factors are made together in the backward pass; few enough to stay in the cache."""
@@ -130,6 +131,7 @@ class _OverFrames(torch.autograd.Function):
         return states[1:]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         weight, kept, gates, states, cells = ctx.saved_tensors
         (grad_states,) = grads
@@ -163,5 +165,7 @@ def lstm_over_frames(projected: Tensor, weight: Tensor, kept: Tensor | None) -> 
     """
     low = product_type(projected)
     with torch.autocast(projected.device.type, enabled=False):
-        outputs: Tensor = _OverFrames.apply(projected.to(weight.dtype), weight, kept, low)
+        outputs: Tensor = _OverFrames.apply(
+            projected.to(weight.dtype).contiguous(), weight, kept, low
+        )
     return outputs

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tacotron2.attention_frames import Lead
 from tacotron2.config import AUDIO_FACTS, Tacotron2Config
 from tacotron2.decoder import Decoder
 from tacotron2.dropout import keep_factors
@@ -169,6 +170,7 @@ class Tacotron2(nn.Module):
         *,
         prenet_dropout: float = 0.5,
         padding_leaks: bool = True,
+        lead: Lead | None = None,
     ) -> TeacherOutput:
         """Teacher-forced: every frame follows from the given mel's frame before it.
 
@@ -184,6 +186,7 @@ class Tacotron2(nn.Module):
                 the padding, which touches the last tokens and frames of the shorter utterances,
                 and the attention goes on beyond their ends. False keeps padding out of every real
                 frame, as `infer` always does.
+            lead: where the attention is led while it learns; None lets it look where it will.
 
         Returns:
             Output of the shape of the given mel; `stopped` is True throughout.
@@ -210,7 +213,7 @@ class Tacotron2(nn.Module):
                 keep_factors(shape, prenet_dropout, mel),
             )
         prenet_output = self.decoder.prenet(before, factors)  # (B, T, P)
-        features, looked = self.decoder.read_along(prenet_output, memory, token_lengths)
+        features, looked = self.decoder.read_along(prenet_output, memory, token_lengths, lead)
         spoken, gate_logits = self.decoder.project(features)
         return TeacherOutput(
             mel=self.postnet(spoken, frames, padding_leaks),

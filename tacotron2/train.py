@@ -162,7 +162,7 @@ def prepare(dataset: Path, jobs: int, ranks: Ranks) -> Features:
             print(f"left out: {problem}", file=sys.stderr)
         if len(problems) > 20 and ranks.rank == 0:
             print(f"left out: {len(problems) - 20} more rows", file=sys.stderr)
-        with tqdm(desc="recordings", unit="shard", disable=None, leave=False) as bar:
+        with progress("recordings", "shard") as bar:
 
             def show(done: int, total: int) -> None:
                 bar.total = total
@@ -176,12 +176,18 @@ def prepare(dataset: Path, jobs: int, ranks: Ranks) -> Features:
     return features
 
 
+def progress(what: str, unit: str) -> tqdm[Any]:
+    """A bar on standard error; in a log file a line now and then."""
+    interval = 0.5 if sys.stderr.isatty() else 15.0
+    return tqdm(desc=what, unit=unit, leave=False, mininterval=interval, dynamic_ncols=True)
+
+
 def find_paths(folder: Path, features: Features, jobs: int, ranks: Ranks) -> list[np.ndarray]:
     """Frames a symbol of every utterance; one process of each machine finds what is not known."""
     if ranks.local == 0:
         threads = torch.get_num_threads()
         torch.set_num_threads(max(jobs, threads))  # the other processes wait
-        with tqdm(desc="aligning", unit="step", disable=None, leave=False) as bar:
+        with progress("aligning", "step") as bar:
 
             def show(done: int, total: int, loss: float) -> None:
                 bar.total = total

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tacotron2.attention_frames import Lead
 from tacotron2.decoder import Attention, Decoder
 from tacotron2.layers import within
 
@@ -33,7 +34,7 @@ class State:
     memory: Tensor  # (B, N, E)
     keys: Tensor  # (B, N, A) the memory as the attention compares it
     padded_tokens: Tensor  # (B, N) True beyond an utterance's tokens
-    attention: Tensor  # (B, N) of the previous frame
+    attention: Tensor  # (B, N) where it looked in the previous frame
     attention_sum: Tensor  # (B, N) over all frames so far
     context: Tensor  # (B, E)
     query: tuple[Tensor, Tensor]  # hidden and cell state of the attention LSTM
@@ -45,6 +46,7 @@ def read_along_stepwise(
     prenet_output: Tensor,
     memory: Tensor,
     token_lengths: Tensor,
+    lead: Lead | None = None,
     kept: Kept | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `Decoder.read_along` computes.
@@ -53,6 +55,7 @@ def read_along_stepwise(
         prenet_output: (B, T, P) pre-net outputs of the frames before.
         memory: (B, N, E)
         token_lengths: (B,)
+        lead: where the attention is led; None lets it look where it will.
         kept: drop-out's factors; None drops nothing in evaluation mode, and draws in training.
 
     Returns:
@@ -62,8 +65,10 @@ def read_along_stepwise(
     features, attention = [], []
     for t in range(prenet_output.shape[1]):
         factors = None if kept is None else (kept.attention[t], kept.decoder[t])
-        features.append(_step(decoder, prenet_output[:, t], state, factors))
-        attention.append(state.attention)
+        led = None if lead is None else (lead.path[:, t], lead.share)
+        spoken, wish = _step(decoder, prenet_output[:, t], state, factors, led)
+        features.append(spoken)
+        attention.append(wish)
     return torch.stack(features, 1), torch.stack(attention, 1)
 
 
@@ -85,20 +90,29 @@ def _start(decoder: Decoder, memory: Tensor, token_lengths: Tensor) -> State:
 
 
 def _step(
-    decoder: Decoder, prenet_output: Tensor, state: State, factors: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    """One frame: pre-net output (B, P) of the frame before -> features (B, H' + E)."""
+    decoder: Decoder,
+    prenet_output: Tensor,
+    state: State,
+    factors: tuple[Tensor, Tensor] | None,
+    led: tuple[Tensor, float] | None,
+) -> tuple[Tensor, Tensor]:
+    """One frame: pre-net output (B, P) of the frame before -> features (B, H' + E), and where the
+    attention would look (B, N)."""
     inputs = torch.cat((prenet_output, state.context), 1)
     query, cell = decoder.attention_rnn(inputs, state.query)
     query = _dropped(decoder, query, decoder.p_attention_dropout, factors and factors[0])
     state.query = (query, cell)
-    state.attention = _attend(decoder.attention_layer, query, state)
+    wish = state.attention = _attend(decoder.attention_layer, query, state)
+    if led is not None:
+        symbols, share = led
+        there = F.one_hot(symbols.clamp(min=0), wish.shape[1]).to(wish) * (symbols >= 0)[:, None]
+        state.attention = (1 - share) * wish + share * there
     state.context = torch.bmm(state.attention[:, None], state.memory)[:, 0]
     state.attention_sum = state.attention_sum + state.attention
     hidden, cell = decoder.decoder_rnn(torch.cat((query, state.context), 1), state.hidden)
     hidden = _dropped(decoder, hidden, decoder.p_decoder_dropout, factors and factors[1])
     state.hidden = (hidden, cell)
-    return torch.cat((hidden, state.context), 1)
+    return torch.cat((hidden, state.context), 1), wish
 
 
 def _dropped(decoder: Decoder, x: Tensor, probability: float, factors: Tensor | None) -> Tensor:

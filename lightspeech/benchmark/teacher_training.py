@@ -92,7 +92,7 @@ def bench_teacher_training(settings: Settings) -> Findings:
             "teacher-training",
             f"{what}, bf16",
             mixed,
-            beside="frame after frame",
+            beside="frame after frame, in single precision",
             ratio=stepwise / mixed,
         ),
     ]

@@ -1,8 +1,9 @@
 """Trains an aligner on a dataset and keeps the best path of each utterance beside its features.
 
     DATASET/features/alignment.safetensors    frames a symbol, of all utterances one after another
+    DATASET/features/aligner.safetensors      the aligner, while it learns
 
-Made once, in a few minutes; the aligner itself is thrown away.
+Made once, in a few minutes; the aligner itself is thrown away then.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from lightspeech.checkpoint import capture, encode_file, fact, read_file, restore
 from lightspeech.dataset.features import Features
 from lightspeech.errors import InputError
 from lightspeech.files import write_bytes
@@ -27,11 +28,14 @@ from lightspeech.teacher.batches import collate, step_plan
 from lightspeech.teacher.config import TeacherTrainingConfig
 
 ALIGNMENT_FILE = "alignment.safetensors"
+ALIGNER_FILE = "aligner.safetensors"
 VERSION = 1
 STEPS = 500
 """of the aligner's training"""
 FRAMES_PER_STEP = 12_000
 LEARNING_RATE = 1e-3
+SAVE_EVERY = 50
+"""steps between saves"""
 LONGEST_FRAMES = 1_000
 """Utterances with more frames are aligned, but not learned from."""
 _PLAN = TeacherTrainingConfig(
@@ -58,7 +62,7 @@ def align(
     path = folder / ALIGNMENT_FILE
     if (known := _read(path, features)) is not None:
         return known
-    aligner = train_aligner(features, on_step)
+    aligner = train_aligner(folder, features, on_step)
     durations = [np.zeros(0, np.int16) for _ in features.ids]
     usable = [i for i in range(len(features)) if features.token_counts[i] <= features.frames[i]]
     order = sorted(usable, key=lambda i: features.frames[i])
@@ -78,13 +82,16 @@ def align(
         {"lightspeech": json.dumps({"version": VERSION, "features": features.digest})},
     )
     write_bytes(path, content)
+    (folder / ALIGNER_FILE).unlink(missing_ok=True)
     return durations
 
 
 def train_aligner(
-    features: Features, on_step: Callable[[int, int, float], None] | None = None
+    folder: Path, features: Features, on_step: Callable[[int, int, float], None] | None = None
 ) -> Aligner:
     """An aligner in evaluation mode that was trained on all the utterances for STEPS steps.
+
+    It is saved in `folder` now and then, and a training that was killed goes on from there.
 
     Raises:
         InputError: no utterance is fit to learn from, or the loss is not finite.
@@ -103,8 +110,9 @@ def train_aligner(
         torch.manual_seed(0)
         aligner = Aligner()
     optimizer = torch.optim.Adam(aligner.parameters(), lr=LEARNING_RATE)
-    plan = step_plan(features.frames, members, replace(_PLAN, seed=0), 0, 1)
-    for step in range(STEPS):
+    first = _go_on(folder / ALIGNER_FILE, features, aligner, optimizer)
+    plan = step_plan(features.frames, members, _PLAN, first, 1)
+    for step in range(first, STEPS):
         batch = collate([features[i] for i in next(plan)])
         logs = aligner(batch.tokens, batch.token_lengths, batch.mel, batch.frames)
         trust = max(0.0, 1 - step / (0.6 * STEPS))
@@ -121,9 +129,29 @@ def train_aligner(
         loss.backward()
         nn.utils.clip_grad_norm_(aligner.parameters(), 1.0)
         optimizer.step()
+        if (step + 1) % SAVE_EVERY == 0:
+            facts = {"format": VERSION, "kind": "aligner", "step": step + 1}
+            facts["features"] = features.digest
+            content = encode_file(facts, capture(aligner, optimizer))
+            write_bytes(folder / ALIGNER_FILE, content)
         if on_step:
             on_step(step + 1, STEPS, loss.item())
     return aligner.eval()
+
+
+def _go_on(
+    path: Path, features: Features, aligner: Aligner, optimizer: torch.optim.Optimizer
+) -> int:
+    """Takes up a training that was stopped, if there is one; the steps that it had taken."""
+    try:
+        facts, tensors = read_file(path, "aligner")
+        if facts.get("features") != features.digest:
+            return 0
+        step = fact(facts, "step", int, path)
+        restore(tensors, aligner, optimizer)
+    except InputError:  # none there, or damaged: from the beginning
+        return 0
+    return step
 
 
 def _read(path: Path, features: Features) -> list[np.ndarray] | None:

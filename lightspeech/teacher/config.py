@@ -61,9 +61,9 @@ class TeacherTrainingConfig:
     guide: str = "path"
     """what guides the attention: path, where a recording says which symbol, as an aligner finds it
     first; or diagonal, as if everybody spoke at a constant rate"""
-    guide_weight: float = 1.0
+    guide_weight: float = 0.5
     """of the guided attention, at first"""
-    guide_hold: int = 500
+    guide_hold: int = 400
     """steps for which it stays so"""
     guide_half_life: int = 300
     """steps in which it then halves"""
@@ -71,6 +71,10 @@ class TeacherTrainingConfig:
     """what it falls to"""
     guide_width: float = 0.3
     """how far from the diagonal the attention may look, as a share of the text"""
+    lead_hold: int = 300
+    """steps for which the attention is led along the path altogether (with `guide` path)"""
+    lead_end: int = 800
+    """step from which it looks where it will; in between the lead is let go bit by bit"""
     order_weight: float = 0.05
     """of the attention that does not read every symbol in order"""
     validation_share: float = 0.005
@@ -132,6 +136,12 @@ class TeacherTrainingConfig:
         halvings = max(step - self.guide_hold, 0) / self.guide_half_life
         return max(self.guide_weight * 0.5**halvings, self.guide_floor)
 
+    def lead_at(self, step: int) -> float:
+        """The share of its look in which the attention is led at `step`."""
+        if self.guide != "path" or step >= self.lead_end:
+            return 0.0
+        return min(1.0, (self.lead_end - step) / max(self.lead_end - self.lead_hold, 1))
+
     def longest_at(self, step: int) -> float:
         """Frames of the longest utterance that takes part in `step`."""
         if step >= self.short_steps:
@@ -145,6 +155,8 @@ _MAY_BE_ZERO = (
     "warmup_steps",
     "decay_start",
     "guide_hold",
+    "lead_hold",
+    "lead_end",
     "seed",
     "spoken",
 )

@@ -43,6 +43,7 @@ from lightspeech.teacher.state import (
 )
 from lightspeech.teacher.validation import read_along, speak_freely, summarize
 from tacotron2 import Tacotron2
+from tacotron2.attention_frames import Lead
 from tacotron2.losses import teacher_losses
 
 MOST_SKIPPED = 10
@@ -73,7 +74,7 @@ class _Module(nn.Module):
         self.model = model
         self._config = config.training
 
-    def forward(self, sealed: Sealed) -> dict[str, Tensor]:
+    def forward(self, sealed: Sealed, led: float) -> dict[str, Tensor]:
         batch, config = sealed.batch, self._config
         output = self.model(
             batch.tokens,
@@ -82,6 +83,7 @@ class _Module(nn.Module):
             batch.frames,
             prenet_dropout=config.prenet_dropout,
             padding_leaks=False,
+            lead=Lead(batch.path, led) if led else None,
         )
         with torch.autocast(batch.mel.device.type, enabled=False):
             return teacher_losses(
@@ -312,7 +314,7 @@ class TeacherTraining:
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        terms = self.wrapped(Sealed(batch.to(self.fabric.device)))
+        terms = self.wrapped(Sealed(batch.to(self.fabric.device)), settings.lead_at(self.step))
         # DDP averages the processes' gradients: times their number they are the sum's.
         terms = {name: value * (ranks.count / batch.all_frames) for name, value in terms.items()}
         loss = self._weighted(terms)
@@ -344,6 +346,7 @@ class TeacherTraining:
             "step": self.step,
             "learning_rate": rate,
             "guide_weight": settings.guide_at(self.step - 1),
+            "led": settings.lead_at(self.step - 1),
             **{name: json_number(value) for name, value in line.items()},
             "skipped": not sound,
         }
