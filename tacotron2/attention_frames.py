@@ -28,6 +28,7 @@ from tacotron2.lstm_frames import (
     gates_to_state,
     product_type,
 )
+from tacotron2.packed import PackedLinear
 
 CHUNK = 8
 """Frames whose sigmoid(x) is recomputed together."""
@@ -139,7 +140,7 @@ class _Look(torch.autograd.Function):
         H = query.shape[1]
         doubled = doubled_candidate(H, recurrent)
         gates = projected * doubled
-        low_recurrent = (recurrent * doubled[:, None]).T.to(low).contiguous()  # (E + H, 4 H)
+        forwards = PackedLinear((recurrent * doubled[:, None]).to(low))
         to_query, location = query.T * 2, filters.flatten(1).T * 2  # (H, A), (2 K, A)
         flat_keys, doubled_v = (keys * 2).view(B * N, A), v * 2
         outside = torch.zeros_like(memory[:, :, 0]).masked_fill_(padded_tokens, -torch.inf)
@@ -153,7 +154,7 @@ class _Look(torch.autograd.Function):
         history = memory.new_zeros(B, 2, N + K - 1)  # with half a kernel of zeros at either end
         seen = history[:, :, K // 2 : K // 2 + N]
         for t in range(T):
-            z = gates[t].add_(states[t].to(low) @ low_recurrent)
+            z = gates[t].add_(forwards(states[t].to(low)))
             state = gates_to_state(z, cells[t], None if kept is None else kept[t], cells[t + 1])
             compared = torch.addmm(flat_keys, _surroundings(history, K), location).view(B, N, A)
             energies = compared.add_((state @ to_query)[:, None]).sigmoid_() @ doubled_v
@@ -184,7 +185,7 @@ class _Look(torch.autograd.Function):
         E = memory.shape[2]
         elementwise = GateGradients(gates, cells, kept)
         comparison = _Comparison(keys, query, filters, v)
-        low_recurrent = recurrent.to(low)
+        backwards = PackedLinear(recurrent.T.to(low))
         sums = looks.cumsum(0)
         nowhere = torch.zeros_like(attention[:1])
 
@@ -214,7 +215,7 @@ class _Look(torch.autograd.Function):
                 grad_history[:, 1] += grad_location[:, 1]
                 grad_state = grad_query.add_(carried[:, E:]).add_(grad_queries[t])
                 grad = elementwise.step(t, grad_state)
-                carried = (grad.to(low) @ low_recurrent).to(grad.dtype)
+                carried = backwards(grad.to(low)).to(grad.dtype)
             comparison.close_chunk()
             grad_projected[start:stop] = elementwise.chunk
         flat = grad_projected.view(T * B, -1).to(low)

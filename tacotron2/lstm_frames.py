@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tacotron2.packed import PackedLinear
+
 CHUNK = 16
 """Frames whose factors are made together in the backward pass; few enough to stay in the cache."""
 
@@ -119,10 +121,10 @@ class _OverFrames(torch.autograd.Function):
         doubled = doubled_candidate(H, weight)
         gates = projected * doubled
         # Beneath, `low` is bfloat16 under autocast: states and sums stay in single precision.
-        recurrent = (weight * doubled[:, None]).T.to(low).contiguous()  # (H, 4 H)
+        recurrent = PackedLinear((weight * doubled[:, None]).to(low))
         states, cells = projected.new_zeros(T + 1, B, H), projected.new_zeros(T + 1, B, H)
         for t in range(T):
-            z = gates[t].add_(states[t].to(low) @ recurrent)
+            z = gates[t].add_(recurrent(states[t].to(low)))
             states[t + 1] = gates_to_state(
                 z, cells[t], None if kept is None else kept[t], cells[t + 1]
             )
@@ -137,14 +139,14 @@ class _OverFrames(torch.autograd.Function):
         (grad_states,) = grads
         T, B, size = gates.shape
         elementwise = GateGradients(gates, cells, kept)
-        low_weight = weight.to(ctx.low)
+        backwards = PackedLinear(weight.T.to(ctx.low))
         grad_projected = torch.empty_like(gates)
         carried = torch.zeros_like(states[0])
         for start, stop in chunks_backwards(T, CHUNK):
             elementwise.open_chunk(start, stop)
             for t in range(stop - 1, start - 1, -1):
                 grad = elementwise.step(t, carried + grad_states[t])
-                carried = (grad.to(ctx.low) @ low_weight).to(grad.dtype)
+                carried = backwards(grad.to(ctx.low)).to(grad.dtype)
             grad_projected[start:stop] = elementwise.chunk
         flat = grad_projected.view(-1, size).to(ctx.low)
         grad_weight = flat.T @ states[:-1].reshape(T * B, -1).to(ctx.low)

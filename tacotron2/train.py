@@ -108,6 +108,13 @@ def main() -> None:
         check_installed()
     if args.freeze and not (args.origin or args.resume):
         raise InputError("--freeze keeps parts of a checkpoint as they are: name it with --from")
+    if set(args.freeze) == set(PARTS):
+        raise InputError("--freeze names every part, so that nothing would learn: leave one out")
+    if ranks.count > 1 and "MASTER_ADDR" not in os.environ:
+        raise InputError(
+            f"WORLD_SIZE is {ranks.count} in the environment, but there is no MASTER_ADDR at which "
+            "the processes could meet: start them with torchrun"
+        )
     features = prepare(args.dataset, args.jobs, ranks)
     with open_teacher_run(args.out, args.resume, ranks) as place:
         model, config, origin = begin(args, place)
@@ -179,7 +186,9 @@ def prepare(dataset: Path, jobs: int, ranks: Ranks) -> Features:
 def progress(what: str, unit: str) -> tqdm[Any]:
     """A bar on standard error; in a log file a line now and then."""
     interval = 0.5 if sys.stderr.isatty() else 15.0
-    return tqdm(desc=what, unit=unit, leave=False, mininterval=interval, dynamic_ncols=True)
+    return tqdm(
+        desc=what, unit=unit, leave=False, mininterval=interval, dynamic_ncols=True, delay=1e-9
+    )
 
 
 def find_paths(folder: Path, features: Features, jobs: int, ranks: Ranks) -> list[np.ndarray]:

@@ -33,6 +33,11 @@ def test_every_command_and_option_exists(command: str) -> None:
     words = command.split()[1:]
     program = tuple(words[:2] if words[0] == "-m" else words[:1])
     known = help_text(program)
+    if (subcommands := re.search(r"\{([a-z,]+)\} \.\.\.|^ +COMMAND$", known, re.MULTILINE)) and (
+        rest := words[len(program) :]
+    ):
+        assert re.search(rf"^ +{rest[0]} ", known, re.MULTILINE), f"{program} has no {rest[0]}"
+        known = help_text((*program, rest[0])) if subcommands else known
     for option in re.findall(r"(?<!\S)--[a-z-]+", command):
         assert option in known, f"{program} has no {option}"
 

@@ -35,6 +35,7 @@ VERSION = 1
 SHARD = 256
 """utterances in a shard"""
 _MADE_FROM = b"lightspeech.features"
+_CHECKSUM = b"lightspeech.sha256"
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -82,7 +83,8 @@ def prepare_features(
     make_folder(folder)
     remove_leftovers(folder)
     digests = [_digest(piece) for piece in pieces]
-    missing = [i for i, digest in enumerate(digests) if _made_from(_path(folder, i)) != digest]
+    known = [_made_from(_path(folder, i), whole=True) for i in range(len(pieces))]
+    missing = [i for i, digest in enumerate(digests) if known[i] != digest]
     work = [(_path(folder, i), pieces[i], digests[i]) for i in missing]
     done = len(pieces) - len(missing)
     if len(work) > 1 and jobs > 1:
@@ -199,20 +201,36 @@ def _digest(sources: Sequence[Utterance]) -> str:
     return digest.hexdigest()
 
 
-def _made_from(path: Path) -> str | None:
-    """The digest that a shard was made with; None where it cannot be read."""
+def _made_from(path: Path, whole: bool = False) -> str | None:
+    """The digest that a shard was made with; None where it cannot be read.
+
+    Args:
+        whole: reads all of it, and compares its checksum.
+    """
     try:
         with pa.memory_map(str(path)) as file:
-            metadata = pa.ipc.open_file(file).schema.metadata or {}
-    except (OSError, pa.ArrowInvalid):
+            reader = pa.ipc.open_file(file)
+            metadata = reader.schema.metadata or {}
+            if whole and _checksum(reader.get_batch(0)) != metadata.get(_CHECKSUM):
+                return None
+    except (OSError, pa.ArrowException, IndexError):
         return None
-    return metadata.get(_MADE_FROM, b"").decode()
+    return metadata.get(_MADE_FROM, b"").decode(errors="replace")
+
+
+def _checksum(batch: pa.RecordBatch) -> bytes:
+    """Of the content of a shard."""
+    return hashlib.sha256(batch.serialize()).hexdigest().encode()
 
 
 def _make_shard(work: tuple[Path, list[Utterance], str]) -> None:
     path, sources, digest = work
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the other cores have shards of their own
-    mels = [mel_spectrogram(read_wav(source.path)).half().numpy() for source in sources]
+    try:
+        mels = [mel_spectrogram(read_wav(source.path)).half().numpy() for source in sources]
+    finally:
+        torch.set_num_threads(threads)
     tokens = [encode(source.text) for source in sources]
 
     def ends(lengths: Sequence[int]) -> pa.Array:
@@ -229,7 +247,8 @@ def _make_shard(work: tuple[Path, list[Utterance], str]) -> None:
             ends([len(mel) for mel in mels]), pa.FixedSizeListArray.from_arrays(values, N_MELS)
         ),
     ]
-    schema = _SCHEMA.with_metadata({_MADE_FROM: digest.encode()})
+    checksum = _checksum(pa.RecordBatch.from_arrays(columns, schema=_SCHEMA))
+    schema = _SCHEMA.with_metadata({_MADE_FROM: digest.encode(), _CHECKSUM: checksum})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,12 @@ ALIGNMENT_FILE = "alignment.safetensors"
 ALIGNER_FILE = "aligner.safetensors"
 VERSION = 1
 STEPS = 500
-"""of the aligner's training"""
+"""of the aligner's training, at most"""
+EPOCHS = 10
+"""times that it sees an utterance, at most: it learns a small dataset's paths by heart if it may,
+and then they need not have anything to do with the sound"""
+FEWEST_STEPS = 60
+"""but it takes so many"""
 FRAMES_PER_STEP = 12_000
 LEARNING_RATE = 1e-3
 SAVE_EVERY = 50
@@ -41,7 +47,6 @@ LONGEST_FRAMES = 1_000
 _PLAN = TeacherTrainingConfig(
     frames_per_step=FRAMES_PER_STEP,
     longest_frames=LONGEST_FRAMES,
-    short_steps=STEPS // 2,
     utterances_per_step=128,
 )
 
@@ -89,7 +94,7 @@ def align(
 def train_aligner(
     folder: Path, features: Features, on_step: Callable[[int, int, float], None] | None = None
 ) -> Aligner:
-    """An aligner in evaluation mode that was trained on all the utterances for STEPS steps.
+    """An aligner in evaluation mode that was trained on all the utterances.
 
     It is saved in `folder` now and then, and a training that was killed goes on from there.
 
@@ -111,11 +116,12 @@ def train_aligner(
         aligner = Aligner()
     optimizer = torch.optim.Adam(aligner.parameters(), lr=LEARNING_RATE)
     first = _go_on(folder / ALIGNER_FILE, features, aligner, optimizer)
-    plan = step_plan(features.frames, members, _PLAN, first, 1)
-    for step in range(first, STEPS):
+    steps = steps_for(sum(features.frames[i] for i in members))
+    plan = step_plan(features.frames, members, replace(_PLAN, short_steps=steps // 2), first, 1)
+    for step in range(first, steps):
         batch = collate([features[i] for i in next(plan)])
         logs = aligner(batch.tokens, batch.token_lengths, batch.mel, batch.frames)
-        trust = max(0.0, 1 - step / (0.6 * STEPS))
+        trust = max(0.0, 1 - step / (0.6 * steps))
         if trust:  # a broad diagonal, until there is something better
             prior = log_prior(batch.token_lengths, batch.frames, *logs.shape[1:])
             logs = (logs + trust * prior).log_softmax(2)
@@ -124,7 +130,7 @@ def train_aligner(
             raise InputError(f"the aligner's loss was not finite in step {step + 1}")
         rate = LEARNING_RATE * min(1.0, (step + 1) / 30)
         for group in optimizer.param_groups:
-            group["lr"] = rate * (0.02 + 0.49 * (1 + math.cos(math.pi * step / STEPS)))
+            group["lr"] = rate * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(aligner.parameters(), 1.0)
@@ -135,8 +141,13 @@ def train_aligner(
             content = encode_file(facts, capture(aligner, optimizer))
             write_bytes(folder / ALIGNER_FILE, content)
         if on_step:
-            on_step(step + 1, STEPS, loss.item())
+            on_step(step + 1, steps, loss.item())
     return aligner.eval()
+
+
+def steps_for(frames: int) -> int:
+    """How many steps it takes for recordings of so many frames."""
+    return min(STEPS, max(FEWEST_STEPS, EPOCHS * frames // FRAMES_PER_STEP))
 
 
 def _go_on(

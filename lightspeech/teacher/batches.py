@@ -81,8 +81,8 @@ def epoch_plan(
 ) -> list[list[int]]:
     """The batches of an epoch, each a list of positions, the longest utterance first.
 
-    A batch is as full as `frames_per_step` and `utterances_per_step` let it be. The few utterances
-    that are left over in the end, not half a batch, sit an epoch out.
+    A batch is as full as `frames_per_step` and `utterances_per_step` let it be; the one of the
+    longest may be smaller. If fewer utterances than processes are left over, they sit an epoch out.
     """
     generator = random.Random(f"{config.seed}/{epoch}")
     taken_for = {i: frames[i] * (1 + JITTER * generator.random()) for i in members}
@@ -99,7 +99,7 @@ def epoch_plan(
             batch, longest = [], 0
         batch.append(i)
         longest = max(longest, frames[i])
-    if len(batch) >= ranks and (not batches or longest * len(batch) * 2 >= config.frames_per_step):
+    if len(batch) >= ranks:
         batches.append(batch)
     generator.shuffle(batches)
     return [sorted(batch, key=lambda i: (-frames[i], i)) for batch in batches]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class TeacherTrainingConfig:
             elif (
                 isinstance(value, bool)
                 or not isinstance(value, int | float)
-                or not (math.isfinite(value) and value >= 0)
+                or not 0 <= value <= sys.float_info.max  # false of a NaN, too
             ):
                 problems.append(f"{f.name} must be a number of at least 0, not {value!r}")
             elif f.name in _BELOW_ONE and value >= 1:
@@ -201,8 +202,14 @@ class TeacherConfig:
             raise InputError(f"{where}: {e}") from e
 
     def override(self, **training: Any) -> TeacherConfig:
-        """The same with those settings of its training that are not None replaced."""
+        """The same with those settings of its training that are not None replaced.
+
+        A new learning rate keeps the shape of the schedule: the last one changes in proportion.
+        """
         given = {name: value for name, value in training.items() if value is not None}
+        if "learning_rate" in given and "final_learning_rate" not in given:
+            ratio = given["learning_rate"] / self.training.learning_rate
+            given["final_learning_rate"] = self.training.final_learning_rate * ratio
         return replace(self, training=replace(self.training, **given))
 
     def differences(self, other: TeacherConfig) -> list[str]:
@@ -235,10 +242,10 @@ CONFIGS = {
         "small",
         SMALL,
         TeacherTrainingConfig(
-            steps=2_600,
+            steps=4_000,
             frames_per_step=16_000,
             utterances_per_step=128,
-            short_steps=400,
+            short_steps=1_500,
             validate_every=400,
             save_every=50,
             spoken=24,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightspeech.dashboard import check_installed
-from lightspeech.dataset.features import Features
 from lightspeech.files import atomic_path
 from lightspeech.run_folder import read_history
 from lightspeech.teacher.validation import FreeRun
@@ -52,7 +51,7 @@ class TeacherCurves:
                 {k: v for k, v in values.items() if v is not None}, line["step"]
             )
 
-    def show(self, step: int, runs: Sequence[FreeRun], features: Features) -> None:
+    def show(self, step: int, runs: Sequence[FreeRun]) -> None:
         """What was spoken freely at a validation."""
         if not runs:
             return

@@ -4,6 +4,7 @@ config.json           the configuration, which `--config RUN/config.json` takes 
 history.jsonl         a line a step: losses, learning rate, gradient; validations
 last.safetensors      the state from which --resume goes on; previous.safetensors the one before
 teacher.safetensors   the best teacher so far, with a JSON beside it
+latest.safetensors    the teacher of the last validation
 attention.png         how it reads held-out text when it speaks freely
 curves.png            the validations
 """

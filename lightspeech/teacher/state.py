@@ -26,6 +26,9 @@ from tacotron2.load import KIND
 TEACHER_FILE = "teacher.safetensors"
 """The best teacher of a run, in half precision; its JSON lies beside it."""
 
+LATEST_FILE = "latest.safetensors"
+"""The teacher of the last validation, in the same form."""
+
 
 @dataclass(frozen=True)
 class TeacherState:

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 
+from lightspeech.audio import FRAME_SECONDS
 from lightspeech.checkpoint import capture, restore
 from lightspeech.data import prefetch, split
 from lightspeech.dataset.features import Features
@@ -29,22 +29,22 @@ from lightspeech.interrupt import StopRequest
 from lightspeech.progress import TrainingProgress
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import CONFIG_FILE, History
-from lightspeech.teacher.batches import TeacherBatch, training_batches, validation_batches
+from lightspeech.teacher.batches import TeacherBatch, training_batches
 from lightspeech.teacher.config import TeacherConfig
 from lightspeech.teacher.curves import TeacherCurves
 from lightspeech.teacher.ema import WeightAverage
+from lightspeech.teacher.objective import Objective, Sealed, weighted
 from lightspeech.teacher.parts import freeze
 from lightspeech.teacher.state import (
+    LATEST_FILE,
     TEACHER_FILE,
     TeacherState,
     count_parameters,
     save_teacher,
     save_teacher_state,
 )
-from lightspeech.teacher.validation import read_along, speak_freely, summarize
+from lightspeech.teacher.validation import validate
 from tacotron2 import Tacotron2
-from tacotron2.attention_frames import Lead
-from tacotron2.losses import teacher_losses
 
 MOST_SKIPPED = 10
 """steps in a row without a finite loss after which training gives up"""
@@ -64,43 +64,6 @@ class TeacherResult:
     stopped_by: int | None
     """the signal that stopped it; None if it reached its last step"""
     teacher: Path | None
-
-
-class _Module(nn.Module):
-    """The model and its losses, so that Fabric's wrapper sees one forward pass."""
-
-    def __init__(self, model: Tacotron2, config: TeacherConfig) -> None:
-        super().__init__()
-        self.model = model
-        self._config = config.training
-
-    def forward(self, sealed: Sealed, led: float) -> dict[str, Tensor]:
-        batch, config = sealed.batch, self._config
-        output = self.model(
-            batch.tokens,
-            batch.token_lengths,
-            batch.mel,
-            batch.frames,
-            prenet_dropout=config.prenet_dropout,
-            padding_leaks=False,
-            lead=Lead(batch.path, led) if led else None,
-        )
-        with torch.autocast(batch.mel.device.type, enabled=False):
-            return teacher_losses(
-                output,
-                batch.mel,
-                batch.token_lengths,
-                end_weight=config.gate_end_weight,
-                guide_width=config.guide_width,
-                path=batch.path if config.guide == "path" else None,
-            )
-
-
-class Sealed:
-    """Carries a batch through Fabric's wrapper, which would round it to bfloat16."""
-
-    def __init__(self, batch: TeacherBatch) -> None:
-        self.batch = batch
 
 
 class TeacherTraining:
@@ -157,10 +120,14 @@ class TeacherTraining:
         freeze(model, self.origin.get("frozen", []))
         if not state and not self.origin:
             self._begin_with_the_mean()
-        self.module = _Module(model, config)
+        self.module = Objective(model, config.training)
         learning = [p for p in self.module.parameters() if p.requires_grad]
         self.adam = torch.optim.Adam(
-            learning, lr=settings.learning_rate, eps=1e-6, weight_decay=settings.weight_decay
+            learning,
+            lr=settings.learning_rate,
+            eps=1e-6,
+            weight_decay=settings.weight_decay,
+            fused=True,  # one pass over the weights instead of six
         )
         self.fabric = Fabric(
             accelerator=device.type,
@@ -180,10 +147,8 @@ class TeacherTraining:
             self._go_to(state)
         self.wrapped, self.optimizer = self.fabric.setup(self.module, self.adam)
         self.average.to(self.fabric.device)
-        if self.is_first:
-            if not state:
-                self._save()
-            write_json(folder / CONFIG_FILE, config.as_dict())
+        if self.is_first and not state:
+            self._save()
         self.curves = TeacherCurves(folder, self.step, tensorboard) if self.is_first else None
 
     @torch.no_grad()
@@ -222,15 +187,19 @@ class TeacherTraining:
                 f"{state.threads}: it goes on, but not bit for bit as it would have"
             )
 
+    @property
+    def _hours(self) -> float:
+        """Of the utterances to train on."""
+        return sum(self.features.frames[i] for i in self.members) * FRAME_SECONDS / 3600
+
     def plan(self) -> str:
         """What `run` is going to do, for people."""
         settings, features = self.config.training, self.features
-        hours = sum(features.frames[i] for i in self.members) * 256 / 22050 / 3600
         threads = torch.get_num_threads()
         learning = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
         lines = [
             f"dataset   {len(features):,} utterances: {len(self.members):,} to train on "
-            f"({hours:.2f} hours), {len(self.held_out):,} held out"
+            f"({self._hours:.2f} hours), {len(self.held_out):,} held out"
             + (f", {self.left_out:,} too long or too short" if self.left_out else ""),
             f"teacher   {self.config.name!r}, {count_parameters(self.model):,} parameters"
             + (f", {learning:,} of them learn" if self.origin.get("frozen") else ""),
@@ -253,6 +222,8 @@ class TeacherTraining:
         """
         settings = self.config.training
         began = time.monotonic() - self.seconds
+        if self.is_first:
+            write_json(self.folder / CONFIG_FILE, self.config.as_dict())
         batches = training_batches(
             self.features, self.members, settings, self.step, self.ranks.rank, self.ranks.count
         )
@@ -309,15 +280,17 @@ class TeacherTraining:
     def _take_step(self, batch: TeacherBatch) -> dict[str, Any]:
         """One step of the optimiser, or none where the loss or its gradient is not finite."""
         settings, ranks = self.config.training, self.ranks
-        torch.manual_seed((settings.seed * 1_000_003 + self.step) * 4_096 + ranks.rank)
+        seed = (settings.seed * 1_000_003 + self.step) * 4_096 + ranks.rank
+        torch.manual_seed(seed % 2**63)
         rate = settings.learning_rate_at(self.step)
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
+        statistics = [buffer.clone() for buffer in self.module.buffers()]
         terms = self.wrapped(Sealed(batch.to(self.fabric.device)), settings.lead_at(self.step))
         # DDP averages the processes' gradients: times their number they are the sum's.
         terms = {name: value * (ranks.count / batch.all_frames) for name, value in terms.items()}
-        loss = self._weighted(terms)
+        loss = weighted(terms, settings, self.step)
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
             self.wrapped, self.optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
@@ -331,7 +304,11 @@ class TeacherTraining:
         sound = math.isfinite(line["loss"]) and math.isfinite(line["gradient_norm"])
         if sound:
             self.optimizer.step()
-            self.average.update(self.module)
+            if self.is_first:  # who alone needs it, for validations and files
+                self.average.update(self.module)
+        else:  # batch norm has taken in what is not finite
+            for buffer, before in zip(self.module.buffers(), statistics, strict=True):
+                buffer.copy_(before)
         self.step += 1
         self.skipped += not sound
         self.skipped_in_a_row = 0 if sound else self.skipped_in_a_row + 1
@@ -351,73 +328,47 @@ class TeacherTraining:
             "skipped": not sound,
         }
 
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """The loss that step `self.step` minimises."""
-        settings = self.config.training
-        return (
-            settings.mel_weight * terms["mel"]
-            + settings.mel_before_postnet_weight * terms["mel_before_postnet"]
-            + settings.mel_absolute_weight * terms["mel_absolute"]
-            + settings.gate_weight * terms["gate"]
-            + settings.guide_at(self.step) * terms["guide"]
-            + settings.order_weight * terms["order"]
-        )
-
     def _validate(self) -> dict[str, float | None]:
         """Reads along and speaks freely with the averaged weights; keeps them if they are best."""
-        result: dict[str, float | None] = {}
+        found: dict[str, float] = {}
         if self.is_first:
-            settings = self.config.training
             self.module.eval()
             with self.average.applied(self.module):
-                losses = read_along(
-                    self.model,
-                    validation_batches(self.features, self.held_out, 16_000),
-                    settings,
-                    settings.seed,
+                found, runs = validate(
+                    self.model, self.features, self.held_out, self.config.training
                 )
-                asked = self.held_out[: settings.spoken]
-                runs = speak_freely(self.model, self.features, asked, settings.seed)
-                result = {
-                    "loss": losses["mel"] + losses["mel_absolute"] + losses["gate"],
-                    **losses,
-                    **summarize(runs, len(asked)),
-                }
                 if self.curves:
-                    self.curves.show(self.step, runs, self.features)
-                self._keep_if_best(result)
+                    self.curves.show(self.step, runs)
+                self._keep(found)
             self.module.train()
             freeze(self.model, self.origin.get("frozen", []))
         if self.ranks.count > 1:
             self.fabric.barrier()
-        return {name: json_number(value) for name, value in result.items() if value is not None}
+        return {name: json_number(value) for name, value in found.items()}
 
-    def _keep_if_best(self, result: dict[str, float | None]) -> None:
-        """What speaks best is best: of like shares of usable utterances, what reads best."""
-        loss, usable = result["loss"], result["usable"]
-        if loss is None or usable is None or not math.isfinite(loss):
+    def _keep(self, found: dict[str, float]) -> None:
+        """Saves the model as the latest teacher, and as the best one where it is that.
+
+        What speaks best is best: of like shares of usable utterances, what reads best.
+        """
+        if not math.isfinite(found["loss"]):
             return
-        score = [math.floor(usable * 20) / 20, -loss]
+        facts = {
+            **self.provenance,
+            "training": {
+                "step": self.step,
+                "configuration": self.config.name,
+                "utterances": len(self.members),
+                "hours": self._hours,
+                "from": self.origin,
+                "validation": {name: json_number(value) for name, value in found.items()},
+            },
+        }
+        save_teacher(self.folder / LATEST_FILE, self.model, facts)
+        score = [math.floor(found["usable"] * 20) / 20, -found["loss"]]
         if self.best_score is None or score > self.best_score:
             self.best_step, self.best_score = self.step, score
-            save_teacher(
-                self.folder / TEACHER_FILE,
-                self.model,
-                {
-                    **self.provenance,
-                    "training": {
-                        "step": self.step,
-                        "configuration": self.config.name,
-                        "utterances": len(self.members),
-                        "hours": sum(self.features.frames[i] for i in self.members)
-                        * 256
-                        / 22050
-                        / 3600,
-                        "from": self.origin,
-                        "validation": {n: v for n, v in result.items() if v is not None},
-                    },
-                },
-            )
+            save_teacher(self.folder / TEACHER_FILE, self.model, facts)
 
     def _save(self) -> None:
         self.saved_step = self.step

@@ -15,11 +15,13 @@ import torch
 from lightspeech.alignment import AlignmentScores, score_alignment
 from lightspeech.dataset.features import Features
 from lightspeech.renditions import utterance_seed
-from lightspeech.teacher.batches import TeacherBatch
+from lightspeech.teacher.batches import TeacherBatch, validation_batches
 from lightspeech.teacher.config import TeacherTrainingConfig
 from tacotron2 import Request, Spoken, Tacotron2
 from tacotron2.losses import teacher_losses
 
+FRAMES_AT_ONCE = 16_000
+"""frames of a batch that is read along"""
 MOST_FRAMES_A_TOKEN = 20
 """An utterance is cut off after so many frames for each of its symbols, and a second."""
 
@@ -38,6 +40,22 @@ class FreeRun:
         return (
             self.spoken.stopped and self.scores.coverage == 1.0 and self.scores.backward_jumps == 0
         )
+
+
+def validate(
+    model: Tacotron2, features: Features, held_out: Sequence[int], config: TeacherTrainingConfig
+) -> tuple[dict[str, float], list[FreeRun]]:
+    """Figures of held-out utterances, and what became of those that were spoken freely.
+
+    `loss` is what says how well a teacher reads along; see `read_along` and `summarize` for the
+    others. The model is in eval mode.
+    """
+    batches = validation_batches(features, held_out, FRAMES_AT_ONCE)
+    losses = read_along(model, batches, config, config.seed)
+    asked = held_out[: config.spoken]
+    runs = speak_freely(model, features, asked, config.seed)
+    loss = losses["mel"] + losses["mel_absolute"] + losses["gate"]
+    return {"loss": loss, **losses, **summarize(runs, len(asked))}, runs
 
 
 @torch.no_grad()

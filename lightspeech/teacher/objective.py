@@ -1,0 +1,66 @@
+"""What a teacher's training minimises, as one module: the model, its losses and their weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightspeech.teacher.batches import TeacherBatch
+from lightspeech.teacher.config import TeacherTrainingConfig
+from tacotron2 import Tacotron2
+from tacotron2.attention_frames import Lead
+from tacotron2.losses import teacher_losses
+
+
+class Sealed:
+    """Carries a batch through Fabric's wrapper, which would round it to bfloat16."""
+
+    def __init__(self, batch: TeacherBatch) -> None:
+        self.batch = batch
+
+
+class Objective(nn.Module):
+    """The model and its losses, so that Fabric's wrapper sees one forward pass."""
+
+    def __init__(self, model: Tacotron2, config: TeacherTrainingConfig) -> None:
+        super().__init__()
+        self.model = model
+        self._config = config
+
+    def forward(self, sealed: Sealed, led: float) -> dict[str, Tensor]:
+        """The losses of a batch, each a sum over its frames.
+
+        Args:
+            led: share of its look in which the attention is led along the paths, 0 to 1.
+        """
+        batch, config = sealed.batch, self._config
+        output = self.model(
+            batch.tokens,
+            batch.token_lengths,
+            batch.mel,
+            batch.frames,
+            prenet_dropout=config.prenet_dropout,
+            padding_leaks=False,
+            lead=Lead(batch.path, led) if led else None,
+        )
+        with torch.autocast(batch.mel.device.type, enabled=False):
+            return teacher_losses(
+                output,
+                batch.mel,
+                batch.token_lengths,
+                end_weight=config.gate_end_weight,
+                guide_width=config.guide_width,
+                path=batch.path if config.guide == "path" else None,
+            )
+
+
+def weighted(terms: dict[str, Tensor], config: TeacherTrainingConfig, step: int) -> Tensor:
+    """The loss that `step` (0-based) minimises, of its terms."""
+    return (
+        config.mel_weight * terms["mel"]
+        + config.mel_before_postnet_weight * terms["mel_before_postnet"]
+        + config.mel_absolute_weight * terms["mel_absolute"]
+        + config.gate_weight * terms["gate"]
+        + config.guide_at(step) * terms["guide"]
+        + config.order_weight * terms["order"]
+    )
