@@ -546,7 +546,9 @@ def test_a_request_to_end_keeps_what_is_done(checkpoint: Path, large: Path, tmp_
     assert run.returncode in (130, 0)  # 0: there was nothing left to do
     done = re.search(r"^(\d+) of 120 texts labelled", out, re.MULTILINE)
     assert done is not None
-    assert len(LabelStore.open(folder)) == int(done[1])
+    # What it says it did is there; and a shard (8 texts) more, if it was told to end while the
+    # shard that it had just written was not yet counted.
+    assert len(LabelStore.open(folder)) - int(done[1]) in (0, 8)
     assert LabelStore.open(folder).verify() == []
 
 
