@@ -171,6 +171,7 @@ class Tacotron2(nn.Module):
         prenet_dropout: float = 0.5,
         padding_leaks: bool = True,
         lead: Lead | None = None,
+        frame_dropout: float = 0.0,
     ) -> TeacherOutput:
         """Teacher-forced: every frame follows from the given mel's frame before it.
 
@@ -187,6 +188,8 @@ class Tacotron2(nn.Module):
                 and the attention goes on beyond their ends. False keeps padding out of every real
                 frame, as `infer` always does.
             lead: where the attention is led while it learns; None lets it look where it will.
+            frame_dropout: share of the frames in whose place the pre-net hears the mean of all, so
+                that the next frame has to follow from the text (Liu et al. 2019, arXiv:1909.01145).
 
         Returns:
             Output of the shape of the given mel; `stopped` is True throughout.
@@ -196,6 +199,7 @@ class Tacotron2(nn.Module):
         """
         tokens, token_lengths = self._checked_tokens(tokens, token_lengths)
         _check_dropout(prenet_dropout)
+        _check_dropout(frame_dropout, "frame_dropout")
         B, M = tokens.shape[0], self.config.n_mel_channels
         if mel.dim() != 3 or mel.shape[0] != B or mel.shape[1] < 1 or mel.shape[2] != M:
             raise ValueError(f"expected mel ({B}, T, {M}), got {tuple(mel.shape)}")
@@ -204,7 +208,12 @@ class Tacotron2(nn.Module):
         valid_frames = within(frames, T)[:, :, None]
         memory = self.encoder(self.embedding(tokens), token_lengths, padding_leaks)
         mel = mel.masked_fill(~valid_frames, 0.0)
-        before = F.pad(mel[:, :-1], (0, 0, 1, 0))  # (B, T, M)
+        heard = mel
+        if frame_dropout > 0:
+            mean = mel.sum((0, 1)) / frames.sum()  # (M,)
+            unheard = torch.rand(B, T, 1, device=mel.device) < frame_dropout
+            heard = torch.where(unheard, mean, mel)
+        before = F.pad(heard[:, :-1], (0, 0, 1, 0))  # (B, T, M)
         factors = None
         if prenet_dropout > 0:
             shape = (B, T, self.config.prenet_dim)
@@ -273,9 +282,9 @@ def _collected(spoken: Sequence[Spoken], N: int) -> TeacherOutput:
     return output
 
 
-def _check_dropout(prenet_dropout: float) -> None:
-    if not 0 <= prenet_dropout < 1:
-        raise ValueError(f"prenet_dropout must be at least 0 and below 1, not {prenet_dropout}")
+def _check_dropout(probability: float, name: str = "prenet_dropout") -> None:
+    if not 0 <= probability < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, not {probability}")
 
 
 def _checked_lengths(

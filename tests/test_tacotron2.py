@@ -412,3 +412,32 @@ def test_the_bundled_teacher_says_the_same_in_any_batch() -> None:
         T = int(alone.frames[0])
         assert int(together.frames[i]) == T
         torch.testing.assert_close(together.mel[i, :T], alone.mel[0], rtol=0, atol=1e-3)
+
+
+def test_frames_that_are_not_heard_are_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = drawn("mini")
+    tokens, token_lengths = batch(np.array([5, 9, 20]), np.array([7, 8]))
+    generator = torch.Generator().manual_seed(3)
+    frames, mel = torch.tensor([30, 20]), torch.randn(2, 30, 80, generator=generator) - 5
+    heard: list[Tensor] = []
+    prenet = model.decoder.prenet.forward
+    monkeypatch.setattr(
+        model.decoder.prenet, "forward", lambda x, factors: (heard.append(x), prenet(x, factors))[1]
+    )
+
+    def read(frame_dropout: float) -> Tensor:
+        torch.manual_seed(4)
+        with torch.no_grad():
+            model(tokens, token_lengths, mel, frames, prenet_dropout=0, frame_dropout=frame_dropout)
+        return heard.pop()
+
+    whole, half = read(0.0), read(0.5)
+    assert torch.equal(half, read(0.5))
+    assert not half[:, 0].any()  # before the first frame there is none
+    mean = torch.cat((mel[0], mel[1, :20])).mean(0)
+    is_mean = (half[:, 1:] - mean).abs().amax(2) < 1e-4
+    is_frame = (half[:, 1:] == whole[:, 1:]).all(2)
+    assert bool((is_mean ^ is_frame).all())
+    assert 0.3 < is_mean.float().mean() < 0.7
+    with pytest.raises(ValueError, match="frame_dropout must be at least 0 and below 1, not 1"):
+        read(1.0)

@@ -49,6 +49,8 @@ class TeacherTrainingConfig:
     """of the average of the weights over the steps, which becomes the teacher"""
     prenet_dropout: float = 0.5
     """share of the pre-net's outputs that is dropped"""
+    frame_dropout: float = 0.0
+    """share of the frames that the pre-net does not hear, and has to say without"""
     mel_weight: float = 1.0
     """of the squared error after the post-net"""
     mel_before_postnet_weight: float = 1.0
@@ -161,7 +163,7 @@ _MAY_BE_ZERO = (
     "seed",
     "spoken",
 )
-_BELOW_ONE = ("ema_decay", "prenet_dropout", "validation_share")
+_BELOW_ONE = ("ema_decay", "prenet_dropout", "frame_dropout", "validation_share")
 _ABOVE_ZERO = ("learning_rate", "final_learning_rate", "clip_norm", "guide_width")
 
 
