@@ -9,13 +9,10 @@ python train.py --resume --steps 40000  makes a run longer
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lightspeech.checkpoint import DEFAULT_RUN, load_state
 from lightspeech.cli import (
@@ -25,6 +22,7 @@ from lightspeech.cli import (
     positive_int,
     resolve_device,
     run,
+    use_threads,
 )
 from lightspeech.config import CONFIGS, load_config
 from lightspeech.dashboard import check_installed
@@ -68,11 +66,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     device = resolve_device(args.device)
-    if args.threads:
-        most = 4 * (os.cpu_count() or 1)
-        if args.threads > most:
-            raise InputError(f"--threads {args.threads}: expected at most {most} on this machine")
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     if args.tensorboard:
         check_installed()
     given = {"batch_size": args.batch_size, "learning_rate": args.learning_rate, "seed": args.seed}

@@ -204,18 +204,24 @@ def restore(
 
 def save_state(folder: Path, state: TrainingState) -> None:
     """Writes the state as `last.safetensors`; what was there becomes `previous.safetensors`."""
+    replace_state(folder, state, "training")
+
+
+def replace_state(folder: Path, state: Any, kind: str) -> None:
+    """Writes `last.safetensors`; what was there becomes `previous.safetensors`.
+
+    Args:
+        state: a dataclass with a `config` and `tensors`; its other fields are fit for JSON.
+        kind: as `read_file` takes it.
+    """
     facts = {name: value for name, value in vars(state).items() if name != "tensors"}
     facts |= {
         "format": FORMAT_VERSION,
-        "kind": "training",
+        "kind": kind,
         "config": state.config.as_dict(),
         "code_version": code_version(),
     }
-    replace_state(folder, encode_file(facts, state.tensors))
-
-
-def replace_state(folder: Path, content: bytes) -> None:
-    """Writes `last.safetensors`; what was there becomes `previous.safetensors`."""
+    content = encode_file(facts, state.tensors)
     last = folder / STATE_FILE
     with atomic_path(last) as temporary:
         with open(temporary, "wb") as file:

@@ -86,6 +86,16 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def use_threads(count: int | None) -> None:
+    """Has PyTorch use so many CPU threads; InputError for far too many. None leaves its choice."""
+    if count is None:
+        return
+    most = 4 * (os.cpu_count() or 1)
+    if count > most:
+        raise InputError(f"--threads {count}: expected at most {most} on this machine")
+    torch.set_num_threads(count)
+
+
 def positive_int(text: str) -> int:
     """An argparse type: an integer of at least 1."""
     try:

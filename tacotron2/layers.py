@@ -45,6 +45,8 @@ class ConvolutionStack(nn.Module):
     def __init__(self, channels: list[int], kernel_size: int) -> None:
         """`channels`: width before the first convolution and after each."""
         super().__init__()
+        self.dropout = 0.5
+        """share of each layer's outputs that is dropped while training, as published"""
         self.convolutions = nn.ModuleList(
             nn.Sequential(
                 NamedConvolution(before, after, kernel_size, bias=True), nn.BatchNorm1d(after)
@@ -62,8 +64,7 @@ class ConvolutionStack(nn.Module):
 
         Args:
             x: the input.
-            activations: one function, or None, for each convolution. While training, half of each
-                layer's outputs is dropped, as published.
+            activations: one function, or None, for each convolution.
             padding: (B, 1, L), True beyond each item. What lies there is set to zero before every
                 convolution and in the result, so that each item sees the zeros that it would see
                 alone, whatever batch it is in. None: the items run into their padding.
@@ -74,8 +75,8 @@ class ConvolutionStack(nn.Module):
             x = layer(x)
             if activation is not None:
                 x = activation(x)
-            if self.training:
-                x = x * keep_factors(x.shape, 0.5, x)
+            if self.training and self.dropout > 0:
+                x = x * keep_factors(x.shape, self.dropout, x)
             if padding is not None:
                 x = x.masked_fill(padding, 0.0)
         return x

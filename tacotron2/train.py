@@ -35,6 +35,7 @@ from lightspeech.cli import (
     positive_int,
     resolve_device,
     run,
+    use_threads,
 )
 from lightspeech.dashboard import check_installed
 from lightspeech.dataset.features import FOLDER, Features, prepare_features
@@ -99,11 +100,7 @@ def main() -> None:
     device = resolve_device(args.device)
     if device.type == "cuda" and ranks.count > 1:
         device = torch.device("cuda", ranks.local)
-    if args.threads:
-        most = 4 * (os.cpu_count() or 1)
-        if args.threads > most:
-            raise InputError(f"--threads {args.threads}: expected at most {most} on this machine")
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     if args.tensorboard:
         check_installed()
     if args.freeze and not (args.origin or args.resume):

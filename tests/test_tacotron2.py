@@ -17,6 +17,7 @@ from lightspeech.text import encode
 from tacotron2 import Tacotron2, Tacotron2Config, TeacherOutput
 from tacotron2.dropout import BLOCK, PrenetDropout
 from tacotron2.load import BUNDLED, PRETRAINED, load_tacotron2
+from tacotron2.model import UNHEARD
 from tests.tacotron2_recipe import MINI, draw_tacotron2
 
 Golden = Mapping[str, np.ndarray]
@@ -414,11 +415,13 @@ def test_the_bundled_teacher_says_the_same_in_any_batch() -> None:
         torch.testing.assert_close(together.mel[i, :T], alone.mel[0], rtol=0, atol=1e-3)
 
 
-def test_frames_that_are_not_heard_are_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_are_not_heard_are_the_mean_of_all_eight_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = drawn("mini")
     tokens, token_lengths = batch(np.array([5, 9, 20]), np.array([7, 8]))
     generator = torch.Generator().manual_seed(3)
-    frames, mel = torch.tensor([30, 20]), torch.randn(2, 30, 80, generator=generator) - 5
+    frames, mel = torch.tensor([300, 200]), torch.randn(2, 300, 80, generator=generator) - 5
     heard: list[Tensor] = []
     prenet = model.decoder.prenet.forward
     monkeypatch.setattr(
@@ -434,10 +437,12 @@ def test_frames_that_are_not_heard_are_the_mean(monkeypatch: pytest.MonkeyPatch)
     whole, half = read(0.0), read(0.5)
     assert torch.equal(half, read(0.5))
     assert not half[:, 0].any()  # before the first frame there is none
-    mean = torch.cat((mel[0], mel[1, :20])).mean(0)
+    mean = torch.cat((mel[0], mel[1, :200])).mean(0)
     is_mean = (half[:, 1:] - mean).abs().amax(2) < 1e-4
     is_frame = (half[:, 1:] == whole[:, 1:]).all(2)
     assert bool((is_mean ^ is_frame).all())
+    stretches = is_mean[0, : 37 * UNHEARD].view(37, UNHEARD)
+    assert torch.equal(stretches.any(1), stretches.all(1))
     assert 0.3 < is_mean.float().mean() < 0.7
     with pytest.raises(ValueError, match="frame_dropout must be at least 0 and below 1, not 1"):
         read(1.0)

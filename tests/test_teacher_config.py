@@ -25,12 +25,15 @@ from tests.tiny_dataset import MODEL, tiny_config
 FIELDS = {f.name: f.type for f in fields(TeacherTrainingConfig)}
 ZERO_IS_FINE = {
     "short_steps", "warmup_steps", "decay_start", "guide_hold", "lead_hold", "lead_end", "seed",
-    "spoken", "weight_decay", "ema_decay", "prenet_dropout", "frame_dropout", "mel_weight",
-    "mel_before_postnet_weight",
-    "mel_absolute_weight", "gate_weight", "gate_end_weight", "guide_weight", "guide_floor",
+    "spoken", "weight_decay", "ema_decay", "encoder_dropout", "postnet_dropout", "prenet_dropout",
+    "frame_dropout", "mel_weight", "mel_before_postnet_weight", "mel_absolute_weight",
+    "gate_weight", "gate_end_weight", "guide_weight", "guide_floor",
     "order_weight", "validation_share",
 }  # fmt: skip
-BELOW_ONE = {"ema_decay", "prenet_dropout", "frame_dropout", "validation_share"}
+BELOW_ONE = {
+    "ema_decay", "encoder_dropout", "postnet_dropout", "prenet_dropout", "frame_dropout",
+    "validation_share",
+}  # fmt: skip
 
 
 def wrong_values(name: str) -> list[Any]:

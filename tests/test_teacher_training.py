@@ -34,7 +34,7 @@ from lightspeech.teacher.run import open_teacher_run
 from lightspeech.teacher.state import load_teacher_state, save_teacher
 from lightspeech.teacher.training import MOST_SKIPPED, TeacherResult, TeacherTraining
 from lightspeech.teacher.validation import FreeRun, read_along, speak_freely, summarize
-from tacotron2 import Tacotron2, load_tacotron2
+from tacotron2 import Tacotron2, layers, load_tacotron2
 from tacotron2.load import default_checkpoint
 from tests.tacotron2_recipe import draw_tacotron2
 from tests.tiny_dataset import MODEL, make_features, tiny_config
@@ -715,6 +715,28 @@ def test_the_parts_are_the_whole_model() -> None:
 
 
 # Validation
+
+
+def test_the_configuration_says_what_the_convolutions_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = draw_tacotron2(MODEL)
+    assert model.encoder.dropout == model.postnet.dropout == 0.5  # as published
+    config = replace(CONFIG.training, encoder_dropout=0.25, postnet_dropout=0.0)
+    objective.Objective(model, config)
+    model.train()
+    asked: list[float] = []
+    keep = layers.keep_factors
+    monkeypatch.setattr(
+        layers,
+        "keep_factors",
+        lambda shape, share, like: (asked.append(share), keep(shape, share, like))[1],
+    )
+    symbols, mel, frames = torch.randn(2, 9, 16), torch.randn(2, 30, 80), torch.tensor([30, 30])
+    model.encoder.convolve(symbols)
+    assert asked == [0.25] * MODEL.encoder_n_convolutions
+    assert torch.equal(model.postnet(mel, frames), model.postnet(mel, frames))
+    assert len(asked) == MODEL.encoder_n_convolutions  # nothing more
+    model.postnet.dropout = 0.5
+    assert not torch.equal(model.postnet(mel, frames), model.postnet(mel, frames))
 
 
 def test_reading_along_does_not_depend_on_the_batches(features: Features) -> None:

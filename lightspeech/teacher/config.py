@@ -47,6 +47,10 @@ class TeacherTrainingConfig:
     """gradients are scaled down to this norm"""
     ema_decay: float = 0.999
     """of the average of the weights over the steps, which becomes the teacher"""
+    encoder_dropout: float = 0.5
+    """share of the outputs of the encoder's convolutions that is dropped"""
+    postnet_dropout: float = 0.5
+    """share of the outputs of the post-net's that is dropped"""
     prenet_dropout: float = 0.5
     """share of the pre-net's outputs that is dropped"""
     frame_dropout: float = 0.0
@@ -163,7 +167,14 @@ _MAY_BE_ZERO = (
     "seed",
     "spoken",
 )
-_BELOW_ONE = ("ema_decay", "prenet_dropout", "frame_dropout", "validation_share")
+_BELOW_ONE = (
+    "ema_decay",
+    "encoder_dropout",
+    "postnet_dropout",
+    "prenet_dropout",
+    "frame_dropout",
+    "validation_share",
+)
 _ABOVE_ZERO = ("learning_rate", "final_learning_rate", "clip_norm", "guide_width")
 
 

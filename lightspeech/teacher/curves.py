@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightspeech.dashboard import check_installed
+from lightspeech.dashboard import Dashboard
 from lightspeech.files import atomic_path
 from lightspeech.run_folder import read_history
 from lightspeech.teacher.validation import FreeRun
@@ -31,25 +31,14 @@ class TeacherCurves:
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
         self._folder = folder
-        self._logger = None
-        if tensorboard:
-            check_installed()
-            from lightning_fabric.loggers import TensorBoardLogger
-
-            self._logger = TensorBoardLogger(
-                folder, name="", version="tensorboard", purge_step=step + 1
-            )
+        self._dashboard = Dashboard(folder, step) if tensorboard else None
 
     def log(self, line: dict[str, Any]) -> None:
         """A line of the history."""
         if "validation" in line:
             save_figure(draw_curves(read_history(self._folder)), self._folder / "curves.png")
-        if self._logger:
-            values = {f"train/{k}": v for k, v in line.items() if k not in _NOT_CURVES}
-            values |= {f"validation/{k}": v for k, v in line.get("validation", {}).items()}
-            self._logger.log_metrics(
-                {k: v for k, v in values.items() if v is not None}, line["step"]
-            )
+        if self._dashboard:
+            self._dashboard.log(line)
 
     def show(self, step: int, runs: Sequence[FreeRun]) -> None:
         """What was spoken freely at a validation."""
@@ -61,17 +50,14 @@ class TeacherCurves:
         ]
         figure = draw_attention(shown, f"step {step:,}: the attention, speaking freely")
         save_figure(figure, self._folder / "attention.png")
-        if self._logger:
+        if self._dashboard:
             figure = draw_attention(shown, f"step {step:,}")
-            self._logger.experiment.add_figure("validation/attention", figure, step)
+            self._dashboard.logger.experiment.add_figure("validation/attention", figure, step)
 
     def close(self) -> None:
         """Flushes TensorBoard's files."""
-        if self._logger:
-            self._logger.finalize("finished")
-
-
-_NOT_CURVES = ("step", "skipped", "validation")
+        if self._dashboard:
+            self._dashboard.close()
 
 
 def draw_attention(runs: Sequence[FreeRun], title: str) -> Figure:

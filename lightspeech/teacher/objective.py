@@ -25,6 +25,8 @@ class Objective(nn.Module):
     def __init__(self, model: Tacotron2, config: TeacherTrainingConfig) -> None:
         super().__init__()
         self.model = model
+        model.encoder.dropout = config.encoder_dropout
+        model.postnet.dropout = config.postnet_dropout
         self._config = config
 
     def forward(self, sealed: Sealed, led: float) -> dict[str, Tensor]:

@@ -9,15 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightspeech.audio import AUDIO_FACTS
-from lightspeech.checkpoint import (
-    FORMAT_VERSION,
-    code_version,
-    encode_file,
-    fact,
-    newest_state,
-    read_file,
-    replace_state,
-)
+from lightspeech.checkpoint import fact, newest_state, read_file, replace_state
 from lightspeech.teacher.config import TeacherConfig
 from safeload import write_checkpoint
 from tacotron2 import Tacotron2
@@ -61,14 +53,7 @@ class TeacherState:
 
 def save_teacher_state(folder: Path, state: TeacherState) -> None:
     """Writes the state as `last.safetensors`; what was there becomes `previous.safetensors`."""
-    facts = {name: value for name, value in vars(state).items() if name != "tensors"}
-    facts |= {
-        "format": FORMAT_VERSION,
-        "kind": "teacher training",
-        "config": state.config.as_dict(),
-        "code_version": code_version(),
-    }
-    replace_state(folder, encode_file(facts, state.tensors))
+    replace_state(folder, state, "teacher training")
 
 
 def load_teacher_state(folder: Path) -> tuple[TeacherState, str | None]:
