@@ -26,13 +26,13 @@ FIELDS = {f.name: f.type for f in fields(TeacherTrainingConfig)}
 ZERO_IS_FINE = {
     "short_steps", "warmup_steps", "decay_start", "guide_hold", "lead_hold", "lead_end", "seed",
     "spoken", "weight_decay", "ema_decay", "encoder_dropout", "postnet_dropout", "prenet_dropout",
-    "frame_dropout", "mel_weight", "mel_before_postnet_weight", "mel_absolute_weight",
-    "gate_weight", "gate_end_weight", "guide_weight", "guide_floor",
+    "frame_dropout", "led_frame_dropout", "mel_weight", "mel_before_postnet_weight",
+    "mel_absolute_weight", "gate_weight", "gate_end_weight", "guide_weight", "guide_floor",
     "order_weight", "validation_share",
 }  # fmt: skip
 BELOW_ONE = {
     "ema_decay", "encoder_dropout", "postnet_dropout", "prenet_dropout", "frame_dropout",
-    "validation_share",
+    "led_frame_dropout", "validation_share",
 }  # fmt: skip
 
 
@@ -224,6 +224,11 @@ def test_the_attention_is_led_and_then_let_go() -> None:
     assert TeacherTrainingConfig(lead_hold=0, lead_end=0).lead_at(0) == 0
     diagonal = TeacherTrainingConfig(guide="diagonal", lead_hold=10, lead_end=30)
     assert diagonal.lead_at(0) == 0  # there is no path to lead it along
+
+
+def test_fewer_frames_go_unheard_once_the_attention_is_let_go() -> None:
+    config = TeacherTrainingConfig(led_frame_dropout=0.5, frame_dropout=0.1)
+    assert [config.frame_dropout_at(led) for led in (1, 0.5, 0)] == pytest.approx([0.5, 0.3, 0.1])
 
 
 def test_long_utterances_come_in_one_after_the_other() -> None:

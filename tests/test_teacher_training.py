@@ -34,7 +34,7 @@ from lightspeech.teacher.run import open_teacher_run
 from lightspeech.teacher.state import load_teacher_state, save_teacher
 from lightspeech.teacher.training import MOST_SKIPPED, TeacherResult, TeacherTraining
 from lightspeech.teacher.validation import FreeRun, read_along, speak_freely, summarize
-from tacotron2 import Tacotron2, layers, load_tacotron2
+from tacotron2 import Tacotron2, TeacherOutput, layers, load_tacotron2
 from tacotron2.load import default_checkpoint
 from tests.tacotron2_recipe import draw_tacotron2
 from tests.tiny_dataset import MODEL, make_features, tiny_config
@@ -737,6 +737,26 @@ def test_the_configuration_says_what_the_convolutions_drop(monkeypatch: pytest.M
     assert len(asked) == MODEL.encoder_n_convolutions  # nothing more
     model.postnet.dropout = 0.5
     assert not torch.equal(model.postnet(mel, frames), model.postnet(mel, frames))
+
+
+def test_frames_go_unheard_while_the_attention_is_led(
+    features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = draw_tacotron2(MODEL).train(), []
+    forward = model.forward
+
+    def noting(*arguments: Any, **options: Any) -> TeacherOutput:
+        asked.append((options["lead"], options["frame_dropout"]))
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(model, "forward", noting)
+    config = replace(CONFIG.training, led_frame_dropout=0.5, frame_dropout=0.125)
+    module = objective.Objective(model, config)
+    batch = objective.Sealed(next(iter(validation_batches(features, range(4), 9999))))
+    for led in (1.0, 0.5, 0.0):
+        assert all(term.isfinite() for term in module(batch, led).values())
+    assert [share for _, share in asked] == [0.5, 0.3125, 0.125]
+    assert [lead.share if lead else 0.0 for lead, _ in asked] == [1.0, 0.5, 0.0]
 
 
 def test_reading_along_does_not_depend_on_the_batches(features: Features) -> None:

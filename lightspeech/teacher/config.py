@@ -55,6 +55,8 @@ class TeacherTrainingConfig:
     """share of the pre-net's outputs that is dropped"""
     frame_dropout: float = 0.0
     """share of the frames that the pre-net does not hear, and has to say without"""
+    led_frame_dropout: float = 0.0
+    """the same while the attention is led, when only the text is left to say them from"""
     mel_weight: float = 1.0
     """of the squared error after the post-net"""
     mel_before_postnet_weight: float = 1.0
@@ -149,6 +151,10 @@ class TeacherTrainingConfig:
             return 0.0
         return min(1.0, (self.lead_end - step) / max(self.lead_end - self.lead_hold, 1))
 
+    def frame_dropout_at(self, led: float) -> float:
+        """The share of the frames that the pre-net does not hear while the attention is so led."""
+        return led * self.led_frame_dropout + (1 - led) * self.frame_dropout
+
     def longest_at(self, step: int) -> float:
         """Frames of the longest utterance that takes part in `step`."""
         if step >= self.short_steps:
@@ -173,6 +179,7 @@ _BELOW_ONE = (
     "postnet_dropout",
     "prenet_dropout",
     "frame_dropout",
+    "led_frame_dropout",
     "validation_share",
 )
 _ABOVE_ZERO = ("learning_rate", "final_learning_rate", "clip_norm", "guide_width")

@@ -44,7 +44,7 @@ class Objective(nn.Module):
             prenet_dropout=config.prenet_dropout,
             padding_leaks=False,
             lead=Lead(batch.path, led) if led else None,
-            frame_dropout=config.frame_dropout,
+            frame_dropout=config.frame_dropout_at(led),
         )
         with torch.autocast(batch.mel.device.type, enabled=False):
             return teacher_losses(
