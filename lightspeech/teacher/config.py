@@ -261,12 +261,23 @@ CONFIGS = {
     "small": TeacherConfig(
         "small",
         SMALL,
+        # The attention is led while half of what was said goes unheard, so that every frame has to
+        # follow from the text; the guide stays, so that it reads as sharply when it is let go.
         TeacherTrainingConfig(
-            steps=4_000,
+            steps=5_000,
             frames_per_step=16_000,
             utterances_per_step=128,
-            short_steps=1_500,
-            validate_every=400,
+            short_steps=10_000,
+            short_frames=400,
+            encoder_dropout=0.1,
+            postnet_dropout=0.1,
+            frame_dropout=0.25,
+            led_frame_dropout=0.5,
+            guide_floor=0.5,
+            lead_hold=2_000,
+            lead_end=2_200,
+            order_weight=0.3,
+            validate_every=500,
             save_every=50,
             spoken=24,
         ),
