@@ -1,8 +1,8 @@
 """How long this teacher's utterances are: measured once for each store, on texts chosen by hash.
 
 The length of an utterance of N tokens is taken to be T = a + b N frames, times a factor whose
-logarithm spreads by s sqrt(1 + 40 / N): short texts vary more (measured with the bundled teacher:
-0.12 at 14 tokens, 0.08 at 50, 0.07 at 150). The fit is robust: the median of all slopes between two
+logarithm spreads by s sqrt(1 + 40 / N): short texts vary more (the first bundled teacher's by 0.12
+at 14 tokens, 0.08 at 50, 0.07 at 150). The fit is robust: the median of all slopes between two
 texts (Theil and Sen), and medians for the rest, so that a third of the texts may be anything.
 
 Which texts are measured depends on their ids alone, not on the order in which they come, and their

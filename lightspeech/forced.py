@@ -7,7 +7,7 @@ recording's own mel, or what the teacher made of each of its frames.
 
 No drop-out. A teacher that speaks by itself needs its pre-net's drop-out, and published code keeps
 it on here too. Here it is off, so that a rendition is the same every time and in every batch.
-Measured with the bundled teacher: led along 32 utterances of its own, it finds the ends of the
+The first bundled teacher, led along 32 utterances of its own, finds the ends of the
 tokens 6 ms from where they were, as near as with drop-out (6 to 19 ms, three seeds), and jumps back
 less (0.25 times an utterance against 0.28 to 0.5). Along 30 recordings of another voice it jumps
 back 3.4 times against 7, though the words begin farther from where a speech recogniser hears them:

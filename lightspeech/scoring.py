@@ -4,9 +4,9 @@ A teacher that reads aloud fails in known ways: it skips words, says them again,
 after the end, stops too early, falls silent or blows up. Each way leaves its mark in the attention
 (T, N), the length or the mel (T, M), and each mark is a number here with a limit.
 
-The default limits were set with the bundled teacher on 300 lines of the bundled corpus and 200 of
-LJSpeech's transcripts: the quantiles of those renditions, the worst of them looked at, against
-planted faults (tests/planted_faults.py).
+The default limits were set with the first bundled teacher on 300 lines of the bundled corpus and
+200 of LJSpeech's transcripts: the quantiles of those renditions, the worst of them looked at,
+against planted faults (tests/planted_faults.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LOUDEST_SOUND = 2.62
 """No mel of a signal in [-1, 1] has a larger value: by Cauchy and Schwarz, a mel filter gives at
 most its norm times that of the spectrum, which Parseval's theorem bounds. (A full-scale square wave
-comes to 2.5, the bundled teacher to 1.9.)"""
+comes to 2.5, the first bundled teacher to 1.9.)"""
 SILENT = 6.0
 """a frame this far below the loudest (52 dB) is silent"""
 
@@ -39,7 +39,7 @@ class Limits:
     """
 
     min_focus_rate: float | None = 0.4
-    """share; renditions of the bundled teacher have 0.57 or more"""
+    """share; renditions of the first bundled teacher have 0.57 or more"""
     min_coverage: float | None = 0.85
     """share of the tokens; sound ones have 0.90 or more"""
     max_backward_jumps: float | None = 6
@@ -100,9 +100,9 @@ def forced_limits() -> Limits:
     """The limits for recordings: their readers pause longer, and a teacher that is led along a
     voice that is not its own looks about more.
 
-    Measured with the bundled teacher on 23 LJSpeech recordings, another voice than its own, against
-    another aligner's word starts: within these limits are 14, whose words are placed to within
-    0.1 s in the median; of the other nine, to within 0.15 to 0.8 s.
+    Measured with the first bundled teacher on 23 LJSpeech recordings, another voice than its own,
+    against another aligner's word starts: within these limits are 14, whose words are placed to
+    within 0.1 s in the median; of the other nine, to within 0.15 to 0.8 s.
     """
     return Limits(
         max_backward_jumps=8,

@@ -22,7 +22,7 @@ from tacotron2.model import Tacotron2
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Where the bundled checkpoint is, and where a user drops their own."""
 
-BUNDLED = "tacotron2_mini.safetensors"
+BUNDLED = "tacotron2_slt.safetensors"
 PUBLISHED = "tacotron2_statedict.pt"
 """The name under which NVIDIA publishes the LJSpeech checkpoint."""
 

@@ -64,7 +64,7 @@ def spoken(teacher: Tacotron2, lines: Sequence[Line]) -> Good:
 
 @pytest.fixture(scope="module")
 def teacher() -> Tacotron2:
-    return load_tacotron2(ROOT / "tacotron2" / "pretrained" / "tacotron2_mini.safetensors")
+    return load_tacotron2(ROOT / "tacotron2" / "pretrained" / "tacotron2_slt.safetensors")
 
 
 @pytest.fixture(scope="module")

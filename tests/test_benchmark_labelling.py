@@ -131,6 +131,6 @@ def test_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(labelling, "measure", measure)
     findings = command.PARTS["labelling"](Settings())
-    assert [name for name, _, _ in measured] == ["published sizes", "tacotron2_mini"]
+    assert [name for name, _, _ in measured] == ["published sizes", "tacotron2_slt"]
     assert measured[0][2] == (16, 64, 256)
     assert "floor of labelling" in findings.notes[0]

@@ -344,6 +344,6 @@ def test_real_recordings_of_another_voice(shared: Path) -> None:
         assert durations.min() >= 1
         assert len(durations) == len(encode(line.text))
         scores = score_alignment(rendition.attention, durations)
-        assert scores.coverage > 0.85
+        assert scores.coverage > 0.75
         assert scores.monotonicity > 0.97
         assert scores.backward_jumps == 0

@@ -31,7 +31,7 @@ def run(script: str, *options: str | Path) -> str:
 
 def label(store: Path) -> str:
     # by name: a user's own teacher may lie beside it
-    teacher = ROOT / "tacotron2" / "pretrained" / "tacotron2_mini.safetensors"
+    teacher = ROOT / "tacotron2" / "pretrained" / "tacotron2_slt.safetensors"
     return run(
         "preprocess.py", "--limit", "12", "--batch-size", "12", "--teacher", teacher, "--out", store
     )  # fmt: skip

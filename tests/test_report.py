@@ -33,7 +33,7 @@ FACTS = Facts(
     device="CPU",
     pace=1.0,
     date="2026-01-01 12:00",
-    teacher="tacotron2_mini",
+    teacher="tacotron2_slt",
     teacher_parameters=4_796_673,
     teacher_note="the voice's own teacher",
 )

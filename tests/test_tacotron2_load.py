@@ -435,9 +435,9 @@ def test_default_is_the_users_then_the_bundled(tmp_path: Path, converted: Path) 
     folder.mkdir()
     with pytest.raises(CheckpointError, match=r"no Tacotron 2 checkpoint in .*is missing"):
         default_checkpoint(folder)
-    for name in ("tacotron2_mini.safetensors", "README.md", "tacotron2_mini.json"):
+    for name in ("tacotron2_slt.safetensors", "README.md", "tacotron2_slt.json"):
         (folder / name).touch()
-    assert default_checkpoint(folder).name == "tacotron2_mini.safetensors"
+    assert default_checkpoint(folder).name == "tacotron2_slt.safetensors"
     (folder / "nvidia_tacotron2pyt_fp32_20190427").touch()
     assert default_checkpoint(folder).name == "nvidia_tacotron2pyt_fp32_20190427"
     (folder / "nvidia_tacotron2pyt_fp32_20190427").unlink()
@@ -452,9 +452,9 @@ def test_default_is_the_users_then_the_bundled(tmp_path: Path, converted: Path) 
 
 def test_the_bundled_checkpoint_loads() -> None:
     model = load_tacotron2(tacotron2.load.PRETRAINED / tacotron2.load.BUNDLED)
-    assert sum(p.numel() for p in model.parameters()) == 4_796_673
-    assert model.source["name"] == "tacotron2_mini"
-    description = json.loads(tacotron2.load.PRETRAINED.joinpath("tacotron2_mini.json").read_text())
+    assert sum(p.numel() for p in model.parameters()) == 4_852_929
+    assert model.source["name"] == "tacotron2_slt"
+    description = json.loads(tacotron2.load.PRETRAINED.joinpath("tacotron2_slt.json").read_text())
     assert Tacotron2Config(**description["config"]) == model.config
 
 

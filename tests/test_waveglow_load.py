@@ -276,7 +276,7 @@ def test_other_models(tmp_path: Path, model: str) -> None:
 
 
 def test_the_bundled_teacher_is_no_vocoder() -> None:
-    path = ROOT / "tacotron2/pretrained/tacotron2_mini.safetensors"
+    path = ROOT / "tacotron2/pretrained/tacotron2_slt.safetensors"
     refused(path, r"is a checkpoint of Tacotron 2 \(a text-to-mel model\), not of WaveGlow")
 
 
