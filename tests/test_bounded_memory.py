@@ -169,9 +169,10 @@ def test_checking_a_mel_takes_no_memory() -> None:
     ],
 )
 def test_a_long_mel_takes_no_more_memory_than_a_short_one(name: str, short: int, long: int) -> None:
-    # For half an hour: less than 15 MB, where the sound has 159 and a copied mel 50.
+    # For half an hour: less than 32 MB, where the sound has 159 and a copied mel 50. (The allocator
+    # alone came to 2.4 of WaveGlow's 4.8 MB once, on a busy machine.)
     sound = HOP_LENGTH * 4 * (long - short) / 1e6
-    assert growth(name, short, long) < 0.1 * sound
+    assert growth(name, short, long) < 0.2 * sound
 
 
 if __name__ == "__main__":
