@@ -12,13 +12,7 @@ from lightspeech.config import Config
 from lightspeech.data import Batch
 from lightspeech.losses import DistillationLoss
 from lightspeech.model import LightSpeech
-
-
-class Sealed:
-    """Carries a batch through Fabric's wrapper, which would round its targets to bfloat16."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+from lightspeech.sealed import Sealed
 
 
 class Distillation(nn.Module):
@@ -29,7 +23,7 @@ class Distillation(nn.Module):
         self.student = LightSpeech(config.model)
         self.loss = DistillationLoss(config.training, memory_size, config.model.encoder_size)
 
-    def forward(self, sealed: Sealed) -> dict[str, Tensor]:
+    def forward(self, sealed: Sealed[Batch]) -> dict[str, Tensor]:
         """`loss`, the weighted total, and its terms before weighting, each a scalar."""
         batch = sealed.batch
         output = self.student(batch.tokens, batch.token_lengths, batch.durations)

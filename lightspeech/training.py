@@ -31,12 +31,13 @@ from lightspeech.checkpoint import (
 from lightspeech.config import Config, TrainingConfig
 from lightspeech.dashboard import Dashboard
 from lightspeech.data import Batch, prefetch, split, training_batches, validation_batches
-from lightspeech.distillation import Distillation, Sealed, json_number, validate
+from lightspeech.distillation import Distillation, json_number, validate
 from lightspeech.errors import InputError
 from lightspeech.files import write_json
 from lightspeech.interrupt import StopRequest
 from lightspeech.progress import TrainingProgress
 from lightspeech.run_folder import CONFIG_FILE, History, Run
+from lightspeech.sealed import Sealed
 from lightspeech.text import SYMBOLS
 
 if TYPE_CHECKING:

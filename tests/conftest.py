@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+
+from lightspeech import cli
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ROOT = Path(__file__).parent.parent
@@ -40,3 +44,26 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data in ../shared, which is not part of the repository")
     return folder
+
+
+@pytest.fixture
+def run_in_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the `main` of a command, called with words, the first of which is the command's name.
+
+    The result is the exit status, standard output and standard error.
+    """
+
+    def run(main: Callable[[], None], *words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        capsys.readouterr()  # what came before is not of this call
+        status = 0
+        try:
+            cli.run(main)
+        except SystemExit as e:
+            status = int(e.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import preprocess
-from lightspeech import cli, labelling, labelling_end
+from lightspeech import labelling, labelling_end
 from lightspeech.audio import write_wav
 from lightspeech.shard import Label
 from lightspeech.store import LabelStore
@@ -54,8 +54,8 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run_with_report(
-    checkpoint: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    checkpoint: Path, corpus: Path, tmp_path: Path,
+    run_in_process: Callable[..., tuple[int, str, str]],
 ) -> Callable[..., tuple[int, str, str]]:  # fmt: skip
     """Calls preprocess.py within this process: options -> exit status, stdout, stderr."""
 
@@ -72,14 +72,8 @@ def run_with_report(
                 *map(str, value if isinstance(value, list) else [value]),
             )
         ]
-        monkeypatch.setattr(sys, "argv", ["preprocess.py", *(w for w in words if w != "True")])
-        status = 0
-        try:
-            cli.run(preprocess.main)
-        except SystemExit as e:
-            status = int(e.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
+        given = [word for word in words if word != "True"]
+        return run_in_process(preprocess.main, "preprocess.py", *given)
 
     return call
 

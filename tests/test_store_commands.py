@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lightspeech import cli, store_commands
+from lightspeech import store_commands
 from lightspeech.manifest import StoreIdentity
 from lightspeech.shard import Label
 from lightspeech.store import LabelStore
@@ -29,19 +30,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run_in_process: Run) -> Run:
     """Runs a command in this process -> exit status, standard output, standard error."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lightspeech.store", *map(str, arguments)])
-        status = 0
-        try:
-            cli.run(store_commands.main)
-        except SystemExit as e:
-            status = int(e.code or 0)
-        return status, *capsys.readouterr()
-
-    return run_command
+    return partial(run_in_process, store_commands.main, "lightspeech.store")
 
 
 def make_store(

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import pytest
 import soundfile
 import torch
 
-from lightspeech.cli import run
 from lightspeech.dataset.features import FOLDER, Features
 from lightspeech.dataset.folder import write_card
 from lightspeech.files import write_json
@@ -60,21 +61,10 @@ def here(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def call(run_in_process: Callable[..., tuple[int, str, str]]) -> Any:
     """Runs the command in this process: (exit status, standard output, standard error)."""
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", "--device", "cpu", *arguments])
-        capsys.readouterr()  # what came before is not of this call
-        status = 0
-        try:
-            run(train.main)
-        except SystemExit as e:
-            status = int(e.code or 0)
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return call
+    return partial(run_in_process, train.main, "train.py", "--device", "cpu")
 
 
 def files_in(folder: Path) -> dict[str, int]:

@@ -24,6 +24,7 @@ from lightspeech.errors import InputError
 from lightspeech.progress import TrainingProgress
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import read_history
+from lightspeech.sealed import Sealed
 from lightspeech.teacher import curves, objective, training, validation
 from lightspeech.teacher.batches import validation_batches
 from lightspeech.teacher.config import TeacherConfig
@@ -752,7 +753,7 @@ def test_frames_go_unheard_while_the_attention_is_led(
     monkeypatch.setattr(model, "forward", noting)
     config = replace(CONFIG.training, led_frame_dropout=0.5, frame_dropout=0.125)
     module = objective.Objective(model, config)
-    batch = objective.Sealed(next(iter(validation_batches(features, range(4), 9999))))
+    batch = Sealed(next(iter(validation_batches(features, range(4), 9999))))
     for led in (1.0, 0.5, 0.0):
         assert all(term.isfinite() for term in module(batch, led).values())
     assert [share for _, share in asked] == [0.5, 0.3125, 0.125]

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ import torch
 
 import train
 from lightspeech.checkpoint import load_state, load_voice
-from lightspeech.cli import run
 from lightspeech.config import Config
 from lightspeech.files import write_json
 from lightspeech.run_folder import open_run, read_history
@@ -37,21 +38,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def call(run_in_process: Callable[..., tuple[int, str, str]]) -> Any:
     """Runs train.py in this process: (exit status, standard output, standard error)."""
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", "--device", "cpu", *arguments])
-        capsys.readouterr()  # what came before is not of this call
-        status = 0
-        try:
-            run(train.main)
-        except SystemExit as e:
-            status = int(e.code or 0)
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return call
+    return partial(run_in_process, train.main, "train.py", "--device", "cpu")
 
 
 def test_from_start_to_finish(here: Path, call: Any) -> None:

@@ -29,11 +29,12 @@ from lightspeech.interrupt import StopRequest
 from lightspeech.progress import TrainingProgress
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import CONFIG_FILE, History
+from lightspeech.sealed import Sealed
 from lightspeech.teacher.batches import TeacherBatch, training_batches
 from lightspeech.teacher.config import TeacherConfig
 from lightspeech.teacher.curves import TeacherCurves
 from lightspeech.teacher.ema import WeightAverage
-from lightspeech.teacher.objective import Objective, Sealed, weighted
+from lightspeech.teacher.objective import Objective, weighted
 from lightspeech.teacher.parts import freeze
 from lightspeech.teacher.state import (
     LATEST_FILE,

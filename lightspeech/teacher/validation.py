@@ -17,8 +17,8 @@ from lightspeech.dataset.features import Features
 from lightspeech.renditions import utterance_seed
 from lightspeech.teacher.batches import TeacherBatch, validation_batches
 from lightspeech.teacher.config import TeacherTrainingConfig
+from lightspeech.teacher.objective import batch_losses
 from tacotron2 import Request, Spoken, Tacotron2
-from tacotron2.losses import teacher_losses
 
 FRAMES_AT_ONCE = 16_000
 """frames of a batch that is read along"""
@@ -70,22 +70,7 @@ def read_along(
         torch.manual_seed(seed)
         for batch in batches:
             batch = batch.to(device)
-            output = model(
-                batch.tokens,
-                batch.token_lengths,
-                batch.mel,
-                batch.frames,
-                prenet_dropout=config.prenet_dropout,
-                padding_leaks=False,
-            )
-            losses = teacher_losses(
-                output,
-                batch.mel,
-                batch.token_lengths,
-                end_weight=config.gate_end_weight,
-                guide_width=config.guide_width,
-                path=batch.path if config.guide == "path" else None,
-            )
+            losses = batch_losses(model, batch, config)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
             frames += batch.all_frames
