@@ -55,6 +55,10 @@ def options() -> argparse.Namespace:
         help="durations from the best monotonic path, or from counting frames as published")
     add("--pick", metavar="K", type=cli.positive_int, default=DEFAULTS.pick,
         help="sound renditions to draw of a text; the one nearest their median durations is kept")
+    add("--prenet-dropout", metavar="SHARE", type=float, default=DEFAULTS.prenet_dropout,
+        help="of the teacher's pre-net while it speaks, 0 to 1: 0.5 as published, each rendition "
+        "another draw; 0, where the teacher still speaks well, one rendition that a student can "
+        "learn more sharply")
     add("--tries", metavar="N", type=cli.positive_int, default=DEFAULTS.tries,
         help="renditions of a text that may fail before it is rejected")
     add("--retry-rejects", action="store_true", help="try again what earlier runs rejected")

@@ -228,8 +228,7 @@ class _Run:
         else:
             task = replace(task, failures=task.failures + 1)
             self._count(failures=Counter(self.summary.failures) + Counter([result.reason]))
-        chances = self._settings.tries if self._wavs is None else 1
-        if len(task.good) < self._settings.pick and task.failures < chances:
+        if len(task.good) < self._settings.pick and task.failures < self._settings.chances:
             self._count(retried=self.summary.retried + isinstance(result, Failure))
             queue.appendleft(task)
         elif task.good:

@@ -68,7 +68,7 @@ class LabellingSettings:
     targets: str = "recording"
     """in forced mode: the mels of the `recording`s, or what the `teacher` makes of them"""
     prenet_dropout: float = 0.5
-    """share of the pre-net's outputs that is dropped, as the teacher was trained"""
+    """share of the pre-net's outputs that is dropped while the teacher speaks; 0.5 as published"""
     gate_threshold: float = 0.5
     """probability of the end at which the teacher stops"""
     max_frames: int = 2000
@@ -113,6 +113,8 @@ class LabellingSettings:
             )
         if self.mode == "forced" and isinstance(self.pick, int) and self.pick > 1:
             problems.append("pick must be 1 in forced mode: a recording is one rendition")
+        elif self.prenet_dropout == 0 and isinstance(self.pick, int) and self.pick > 1:
+            problems.append("pick must be 1 where prenet_dropout is 0: all renditions are the same")
         if problems:
             raise InputError("labelling settings: " + "; ".join(problems))
 
@@ -126,6 +128,11 @@ class LabellingSettings:
         free = ["seed", "prenet_dropout", "gate_threshold", "pick"]
         names += ["targets"] if self.mode == "forced" else free
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def chances(self) -> int:
+        """Renditions of a text that may fail; one where every other would be the same."""
+        return 1 if self.mode == "forced" or self.prenet_dropout == 0 else self.tries
 
     def frame_limit(self, tokens: int) -> int:
         """Frames after which a text of so many tokens is taken to babble."""

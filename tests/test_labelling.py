@@ -542,6 +542,13 @@ def test_picking_goes_on_beyond_failures_and_takes_what_there_is(tmp_path: Path)
     assert LabelStore.open(tmp_path / "b")[0].scores["draw"] == 2
 
 
+def test_without_drop_out_a_failure_is_not_drawn_again(tmp_path: Path) -> None:
+    teacher = FakeTeacher({length(LINES[3]): [never_stops, None]})
+    summary = label(tmp_path, teacher, LabellingSettings(prenet_dropout=0), LINES[3:5])
+    assert (summary.kept, summary.failures) == (1, {"did not stop": 1})
+    assert len(teacher.requests) == 2
+
+
 # The teacher, and recordings
 
 

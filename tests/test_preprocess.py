@@ -255,6 +255,19 @@ def test_picking_makes_another_store(
     assert "was labelled with pick 3 (now 1); give the same settings or another --out" in err
 
 
+def test_labels_without_drop_out(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    stores = []
+    for name, seed in (("one", 1), ("other", 2)):
+        assert run(limit=3, seed=seed, prenet_dropout=0, out=tmp_path / name)[0] == 0
+        stores.append(LabelStore.open(tmp_path / name))
+    assert stores[0].manifest["labelling"]["prenet_dropout"] == 0
+    for ours, theirs in zip(*stores, strict=True):
+        assert torch.equal(ours.mel, theirs.mel)  # nothing was drawn
+    status, _, err = run(limit=3, prenet_dropout=1.5)
+    assert status == 1
+    assert "prenet_dropout must be 0 or more, below 1, not 1.5" in err
+
+
 def test_labels_from_recordings(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     wavs = tmp_path / "wavs"
     wavs.mkdir()

@@ -101,6 +101,14 @@ def test_a_recording_is_not_picked() -> None:
         LabellingSettings(mode="forced", pick=2)
 
 
+def test_what_is_the_same_every_time_is_not_drawn_twice() -> None:
+    with pytest.raises(InputError, match="pick must be 1 where prenet_dropout is 0"):
+        LabellingSettings(prenet_dropout=0, pick=2)
+    assert LabellingSettings(tries=5).chances == 5
+    assert LabellingSettings(tries=5, prenet_dropout=0).chances == 1
+    assert LabellingSettings(tries=5, mode="forced").chances == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [{"seed": 7}, {"prenet_dropout": 0.1}, {"gate_threshold": 0.6}, {"max_frames": 90},
