@@ -25,7 +25,7 @@ from lightspeech.errors import InputError
 from lightspeech.files import sha256
 from lightspeech.model import MAX_PACE, MIN_PACE, LightSpeech
 from lightspeech.speech import Reading, Speech, join_readings
-from lightspeech.text import decode, encode, split_sentences
+from lightspeech.text import decode, encode_sentence, split_sentences
 from lightspeech.vocoders import (
     Vocoder,
     VocoderOptions,
@@ -292,7 +292,7 @@ def _speak(
             f"sentence silence {sentence_silence:g}: expected 0 to {LONGEST_SILENCE:g} seconds"
         )
     started = time.perf_counter()
-    sentences = [_Sentence(sentence, encode(sentence)) for sentence in sentences_of(text)]
+    sentences = [_Sentence(sentence, encode_sentence(sentence)) for sentence in sentences_of(text)]
     text_done = time.perf_counter()
 
     readings: list[Reading] = []

@@ -117,7 +117,7 @@ def test_one_letter_and_five_hundred_words(synthesizer: Synthesizer, text: str) 
     speech = synthesizer(text)
     assert len(speech.mel) >= len(encode(text.strip())) // 2
     assert torch.isfinite(speech.wav).all()
-    assert max(len(piece.symbols) for piece in speech.pieces) <= 200
+    assert max(len(piece.symbols) for piece in speech.pieces) <= 200 + len(".")
 
 
 def test_pace(synthesizer: Synthesizer) -> None:
@@ -126,7 +126,14 @@ def test_pace(synthesizer: Synthesizer) -> None:
 
 
 def test_phonemes_and_numbers_as_spoken(synthesizer: Synthesizer) -> None:
-    assert synthesizer("Say {HH AH0 L OW1} 2 times").spoken == "say {HH AH0 L OW1} two times"
+    assert synthesizer("Say {HH AH0 L OW1} 2 times!").spoken == "say {HH AH0 L OW1} two times!"
+
+
+def test_a_sentence_without_an_end_gets_one(synthesizer: Synthesizer) -> None:
+    speech = synthesizer("b")
+    assert [symbol for symbol, _, _ in speech.timings] == ["b", "."]
+    assert torch.equal(speech.mel, synthesizer("b.").mel)
+    assert speech.pieces[0].text == "b"
 
 
 def test_stages_are_timed(synthesizer: Synthesizer) -> None:

@@ -18,6 +18,7 @@ from lightspeech.text import (
     decode,
     describe_character,
     encode,
+    encode_sentence,
     is_speakable,
     normalize,
     unknown_characters,
@@ -116,6 +117,26 @@ def test_braces_hold_arpabet() -> None:
     assert decode(encode("{} x}y")) == ["y"]  # braces need something between them
     # The published code lost what follows; a line break is only white space.
     assert decode(encode("{HH}\nb")) == ["@HH", " ", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("b", "b."),
+        ("Hello there", "hello there."),
+        ("Turn to page 5", "turn to page five."),
+        ("Mrs Oak St", "mrs oak st."),  # read before the stop comes, so it is no abbreviation
+        ("Say {HH AY1}", "say {HH AY1}."),
+        ("Stop!", "stop!"),
+        ("and so on,", "and so on,"),
+        ("(see above)", "(see above)"),
+        ("...", "..."),
+        ("", ""),
+    ],
+)
+def test_a_sentence_that_just_ends_gets_a_full_stop(text: str, spoken: str) -> None:
+    expected = encode(spoken) if "st." not in spoken else [*encode("mrs oak st"), *encode(".")]
+    assert encode_sentence(text) == expected
 
 
 def test_odd_characters_never_raise_and_stay_in_the_table() -> None:

@@ -9,7 +9,7 @@
 Nothing here needs PyTorch.
 """
 
-from lightspeech.text.encode import can_be_spoken, decode, encode, is_speakable
+from lightspeech.text.encode import can_be_spoken, decode, encode, encode_sentence, is_speakable
 from lightspeech.text.lines import SOUND_SUFFIXES, Line, LinesRead, read_lines
 from lightspeech.text.normalize import normalize
 from lightspeech.text.sentences import split_sentences
@@ -27,6 +27,7 @@ __all__ = [
     "decode",
     "describe_character",
     "encode",
+    "encode_sentence",
     "is_speakable",
     "normalize",
     "read_lines",

@@ -27,6 +27,18 @@ def encode(text: str) -> list[int]:
     return ids
 
 
+def encode_sentence(sentence: str) -> list[int]:
+    """`encode`, with a full stop after a sentence that ends in a letter or phoneme.
+
+    Teachers and students hear in the mark that the end has come. Without one, a lone letter or word
+    was swallowed, or repeated for seconds.
+    """
+    ids = encode(sentence)
+    if ids and ids[-1] >= FIRST_SPOKEN_ID:
+        ids.append(SYMBOL_IDS["."])
+    return ids
+
+
 def brace_parts(text: str) -> Iterator[tuple[str, bool]]:
     """Splits at `{...}`: yields (what lies outside, False) and (what lies inside, True) in turn.
 
