@@ -1,9 +1,12 @@
-"""Judges a voice beside its teacher: both speak held-out text through the same vocoder.
+"""Judges a voice beside its teacher: both speak held-out text through the same vocoders.
 
     python -m lightspeech.evaluate VOICE --text FILE
 
-For each text and each voice: DNSMOS (1 to 5, higher is better), the share of characters and words
-that a recogniser gets wrong (lower is better; it mishears clean recordings too), speed.
+How it sounds (DNSMOS, 1 to 5, higher is better), the share of characters and words that a
+recogniser gets wrong (lower is better; it mishears clean recordings too), how spectrum, pitch and
+durations differ from the teacher's, and speed; with 95 % intervals (bootstrap over the texts).
+Other voices can be judged beside it. What was judged is kept as it comes: run the same command
+again after an interruption, and it goes on.
 """
 
 from __future__ import annotations
@@ -11,36 +14,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
+import torch
 
-import lightspeech
 from lightspeech import cli
 from lightspeech.errors import InputError
-from lightspeech.evaluation.figures import (
-    STAGES,
-    Work,
-    times_real_time,
-    timing_difference,
-    undisturbed,
-)
-from lightspeech.evaluation.quality import (
-    Dnsmos,
-    dnsmos,
-    error_rates,
-    plain_words,
-    recognise,
-    require_extras,
-)
-from lightspeech.evaluation.results import describe_device, vocoder_record
-from lightspeech.files import make_folder, write_json
-from lightspeech.speech import Speech
-from lightspeech.synthesis import Synthesizer, TeacherSynthesizer, find_teacher
+from lightspeech.evaluation.quality import require_extras
+from lightspeech.evaluation.seen_texts import among, texts_of, training_store
+from lightspeech.evaluation.sound_judging import Judges
+from lightspeech.evaluation.voice_evaluation import Panel, evaluate, vocoder_names
+from lightspeech.evaluation.voice_pages import write_pages
+from lightspeech.evaluation.voice_table import text_of
+from lightspeech.evaluation.voices import STUDENT, Student, Teacher, load_students
+from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
+from lightspeech.synthesis import TeacherSynthesizer, find_teacher
 from lightspeech.text import Line, read_lines
+from lightspeech.vocoders import Vocoder, VocoderOptions, load_vocoder
 from lightspeech.vocoders.command_line import (
     add_vocoder_options,
     describe_vocoder,
@@ -48,42 +38,42 @@ from lightspeech.vocoders.command_line import (
 )
 
 HELD_OUT = Path(__file__).parent.parent / "data" / "heldout.txt"
-RECORD_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One text by one voice."""
-
-    said: str
-    """plain words of the text, as the voice read it"""
-    heard: str
-    """what the recogniser made of it"""
-    scores: Dnsmos
-    work: Work
 
 
 def main() -> None:
     options = build_parser().parse_args()
-    require_extras()
+    judges = None if options.no_speech_quality else Judges()
+    if judges is not None:
+        require_extras()
     device = cli.resolve_device(options.device)
     read = read_lines(options.text or HELD_OUT, max_characters=None)
-    for problem in read.problems:
-        print(f"left out: {problem}", file=sys.stderr)
     if options.out.is_dir():
         raise InputError(f"--out {options.out} is a folder; expected the name of a JSON file")
-    make_folder(options.out.parent)
-    synthesizer = Synthesizer.load(
-        options.voice, options.vocoder, device, vocoder_options=vocoder_options(options)
-    )
-    path, note = find_teacher(synthesizer.voice, options.teacher)
-    print(f"voice: {synthesizer.voice['name']}\nteacher: {note}")
-    print(f"vocoder: {describe_vocoder(synthesizer.vocoder)}")
-    teacher = TeacherSynthesizer.load(path, synthesizer.vocoder, device) if path else None
-    record = evaluate(read.lines[: options.limit], synthesizer, teacher)
-    write_json(options.out, record)
-    print(table(record))
-    print(f"Every text, with what was heard: {options.out}")
+    folder = make_folder(folder_of(options.out))
+    panel, note = load_panel(options, device, judges)
+    lines, seen = unseen_texts(read.lines[: options.limit], panel.students)
+    left_out = read.problems + seen
+    for problem in left_out:
+        print(f"left out: {problem}", file=sys.stderr)
+    if not lines:
+        raise InputError("no text is left to judge by; give texts that no training has seen")
+    print(f"texts: {len(lines):,} of {len(read.lines):,}", flush=True)
+    with single_writer(folder):
+        remove_leftovers(folder)
+        try:
+            record = evaluate(
+                lines, panel, folder, {"given": len(read.lines), "left_out": left_out}
+            )
+            pages = write_pages(lines, panel, record, folder, note)
+        except KeyboardInterrupt:
+            kept = f"\nwhat was judged is kept in {folder}; the same command goes on"
+            print(kept, file=sys.stderr)
+            raise
+        write_json(options.out, record)
+    print(f"\n{text_of(record)}\n")
+    print(f"Every text, with what was heard: {options.out}; plots in {folder}")
+    for page in pages:
+        print(f"Listen: {page.resolve().as_uri()}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m lightspeech.evaluate",
         description=__doc__,
         formatter_class=cli.HelpFormatter,
+        conflict_handler="resolve",  # --vocoder may be given several times here
     )
     add = parser.add_argument
     add(
@@ -106,7 +97,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="texts that no training has seen (default: data/heldout.txt)",
     )
     add("--limit", type=cli.positive_int, default=20, help="how many of its texts, from the first")
+    add(
+        "--beside", nargs="+", action="extend", metavar="VOICE",
+        help="further voices to judge in the same way, each compared with the same teacher",
+    )  # fmt: skip
     add_vocoder_options(parser)
+    add(
+        "--vocoder", action="append", metavar="NAME[:PATH]",
+        help="mel to sound, as for synthesize.py; give it several times to judge through several "
+        "(default: auto, the best that is there)",
+    )  # fmt: skip
     add(
         "--teacher",
         default="auto",
@@ -114,113 +114,88 @@ def build_parser() -> argparse.ArgumentParser:
         help="Tacotron 2 to compare with; auto: the one that the voice was distilled from, if that "
         "is at hand; none: nobody",
     )
-    add("--out", type=Path, default=Path("results/evaluation.json"), metavar="FILE", help="figures")
+    add(
+        "--out", type=Path, default=Path("results/evaluation.json"), metavar="FILE",
+        help="figures, as JSON; pages, wavs and plots go into a folder of the same name beside it",
+    )  # fmt: skip
+    add(
+        "--no-speech-quality",
+        action="store_true",
+        help="leave out DNSMOS and recognition, which need the extra eval and most of the time",
+    )
     cli.add_device_option(parser)
     return parser
 
 
-def evaluate(
-    lines: Sequence[Line], synthesizer: Synthesizer, teacher: TeacherSynthesizer | None
-) -> dict[str, Any]:
-    """Speaks and judges each text; returns what evaluation.json holds.
+def folder_of(out: Path) -> Path:
+    """Where pages, wavs, plots and journal go: `results/evaluation` for results/evaluation.json."""
+    return out.with_suffix("") if out.suffix else out.with_name(f"{out.name}-files")
 
-    Raises:
-        InputError: a voice that cannot speak one of the texts, or says nothing that has words.
+
+def load_panel(
+    options: argparse.Namespace, device: torch.device, judges: Judges | None
+) -> tuple[Panel, str]:
+    """Who is judged, through what and by whom, and why by this teacher; tells all of it."""
+    vocoders = load_vocoders(options, device)
+    own = next(iter(vocoders.values()))
+    students = load_students(options.voice, options.beside or [], own, device)
+    facts = students[0].synthesizer.voice
+    path, note = find_teacher(facts, options.teacher)
+    teacher = Teacher(TeacherSynthesizer.load(path, own, device)) if path else None
+    print(f"voice: {facts['name']}\nteacher: {note}")
+    for other in students[1:]:
+        print(
+            f"beside: {other.synthesizer.voice['name']}, as {other.who}{_foreign(other, teacher)}"
+        )
+    for vocoder in vocoders.values():
+        print(f"vocoder: {describe_vocoder(vocoder)}")
+    settings = {name: getattr(options, name) for name in ("sigma", "denoise", "vocoder_precision")}
+    return Panel(students, teacher, vocoders, judges, settings), note
+
+
+def _foreign(student: Student, teacher: Teacher | None) -> str:
+    """A remark on a student that learned from another teacher than the one it is compared with."""
+    known = student.synthesizer.voice.get("teacher")
+    digest = known.get("sha256") if isinstance(known, dict) else None
+    is_foreign = teacher is not None and digest != teacher.sha256
+    return ", which learned from another teacher" if is_foreign else ""
+
+
+def load_vocoders(options: argparse.Namespace, device: torch.device) -> dict[str, Vocoder]:
+    """All that were asked for; settings of WaveGlow's go to it alone, if it is among them."""
+    specs = options.vocoder or ["auto"]
+    settings = vocoder_options(options)
+    has_waveglow = any(spec.partition(":")[0] == "waveglow" for spec in specs)
+    loaded = []
+    for spec in specs:
+        takes_them = not has_waveglow or spec.partition(":")[0] == "waveglow"
+        own = settings if takes_them else VocoderOptions()
+        loaded.append(load_vocoder(spec, device, options=own))
+    return vocoder_names(loaded)
+
+
+def unseen_texts(
+    lines: Sequence[Line], students: Sequence[Student]
+) -> tuple[list[Line], list[str]]:
+    """The lines that no student learned from, as far as that is known, and why each other is out.
+
+    Prints of each student whether it is known.
     """
-    synthesizer(
-        "This is test number 1."
-    )  # the first sentence pays for caches, and would bend the speeds
-    judged: dict[str, list[Judgement]] = {"student": []}
-    if teacher is not None:
-        judged["teacher"] = []
-    differences = []
-    texts: list[dict[str, Any]] = []
-    for line in tqdm(lines, "judging", unit=" texts"):
-        with undisturbed():
-            spoken = {"student": synthesizer(line.text)}
-            if teacher is not None:
-                spoken["teacher"] = teacher(line.text)
-        text: dict[str, Any] = {"id": line.id, "text": line.text}
-        for who, speech in spoken.items():
-            judged[who].append(judge(speech))
-            text[who] = _figures(judged[who][-1:])
-            text[who]["heard"] = judged[who][-1].heard
-        if teacher is not None:
-            differences.append(timing_difference(spoken["student"], spoken["teacher"]))
-            text["duration_error_frames"] = differences[-1].error_frames
-            text["length_ratio"] = differences[-1].length_ratio
-        texts.append(text)
-    record: dict[str, Any] = {
-        "version": RECORD_VERSION,
-        "lightspeech": lightspeech.__version__,
-        "date": datetime.now().astimezone().isoformat(" ", "minutes"),
-        "voice": synthesizer.voice.get("name"),
-        **vocoder_record(synthesizer.vocoder),
-        "device": describe_device(synthesizer.device),
-        "parameters": {"student": synthesizer.parameters},
-        "mean": {who: _figures(judgements) for who, judgements in judged.items()},
-    }
-    if teacher is not None:
-        record["teacher"] = teacher.identity
-        record["parameters"]["teacher"] = teacher.parameters
-        count = len(differences)
-        record["mean"]["duration_error_frames"] = sum(d.error_frames for d in differences) / count
-        record["mean"]["length_ratio"] = sum(d.length_ratio for d in differences) / count
-    return {**record, "texts": texts}
-
-
-def judge(speech: Speech) -> Judgement:
-    """Listens to one speech; InputError where there is no word to listen for."""
-    said = plain_words(speech.spoken)
-    if not said:
-        raise InputError(f"no word to listen for in {speech.spoken[:60]!r}: leave that text out")
-    return Judgement(
-        said=said,
-        heard=recognise(speech.wav),
-        scores=dnsmos(speech.wav),
-        work=Work(speech.duration, speech.seconds),
-    )
-
-
-def _figures(judgements: list[Judgement]) -> dict[str, Any]:
-    """Means over texts; error rates over all their characters and words together."""
-    count = len(judgements)
-    errors = error_rates([j.said for j in judgements], [j.heard for j in judgements])
-    return {
-        "dnsmos_p808": sum(j.scores.p808 for j in judgements) / count,
-        "dnsmos_overall": sum(j.scores.overall for j in judgements) / count,
-        "character_error": errors.character,
-        "word_error": errors.word,
-        "seconds": sum(j.work.duration for j in judgements),
-        "times_real_time": times_real_time([j.work for j in judgements]),
-    }
-
-
-def table(record: dict[str, Any]) -> str:
-    """The figures of `evaluate` side by side."""
-    voices = [who for who in ("student", "teacher") if who in record["mean"]]
-    means = [record["mean"][who] for who in voices]
-    rows = [
-        ("parameters", [f"{record['parameters'][who]:,}" for who in voices]),
-        ("DNSMOS P.808 (1 to 5)", [f"{mean['dnsmos_p808']:.2f}" for mean in means]),
-        ("DNSMOS overall (1 to 5)", [f"{mean['dnsmos_overall']:.2f}" for mean in means]),
-        ("character error", [f"{mean['character_error']:.1%}" for mean in means]),
-        ("word error", [f"{mean['word_error']:.1%}" for mean in means]),
-        ("seconds of speech", [f"{mean['seconds']:.1f}" for mean in means]),
-    ]
-    for stage, words in STAGES.items():
-        rows.append(
-            (f"{words}, x real time", [f"{m['times_real_time'][stage]:.1f}" for m in means])
-        )
-    lines = [f"{len(record['texts'])} texts through {record['vocoder']}:"]
-    lines.append(f"  {'':38}" + "".join(f"{who:>12}" for who in voices))
-    lines += [f"  {name:38}" + "".join(f"{value:>12}" for value in values) for name, values in rows]
-    if "duration_error_frames" in record["mean"]:
-        lines.append(
-            f"  Durations differ by {record['mean']['duration_error_frames']:.2f} frames a symbol; "
-            f"the student takes {record['mean']['length_ratio']:.0%} of the teacher's time."
-        )
-    return "\n".join(lines)
+    seen: dict[str, str] = {}
+    for student in students:
+        whose = "the voice" if student.who == STUDENT else student.who
+        store = training_store(student.synthesizer.voice, student.file)
+        if store is None:
+            print(f"what {whose} learned from is not at hand, so these texts may be among it")
+            continue
+        found = among(lines, texts_of(store))
+        count = f"{len(found):,}" if found else "none"
+        print(f"{whose} learned from {len(store):,} texts in {store.path}: {count} of these")
+        for line in found:
+            seen.setdefault(
+                line.id, f"{line.where}: {whose} learned from this text: {line.text[:60]!r}"
+            )
+    return [line for line in lines if line.id not in seen], list(seen.values())
 
 
 if __name__ == "__main__":

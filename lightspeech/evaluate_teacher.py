@@ -21,8 +21,8 @@ from lightspeech.dataset.folder import read_card, read_dataset
 from lightspeech.errors import InputError
 from lightspeech.evaluate import HELD_OUT
 from lightspeech.evaluation.quality import require_extras
+from lightspeech.evaluation.sound_judging import Judges
 from lightspeech.evaluation.teacher_evaluation import evaluate, match_recordings
-from lightspeech.evaluation.teacher_judging import Judges
 from lightspeech.evaluation.teacher_table import table
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
 from lightspeech.renditions import LabellingSettings

@@ -22,24 +22,15 @@ from lightspeech import cli, evaluate_teacher
 from lightspeech.audio import FRAME_SECONDS, SAMPLE_RATE, read_wav
 from lightspeech.dataset.folder import Utterance
 from lightspeech.evaluation import teacher_evaluation
+from lightspeech.evaluation.bootstrap import Ratio, with_interval
 from lightspeech.evaluation.journal import Journal, journal_key
+from lightspeech.evaluation.mel_distance import mel_cepstra, mel_cepstral_distortion
 from lightspeech.evaluation.quality import Dnsmos, ErrorRates
-from lightspeech.evaluation.teacher_evaluation import evaluate, match_recordings, spread
-from lightspeech.evaluation.teacher_figures import (
-    Ratio,
-    figures,
-    group_name,
-    grouped_figures,
-    with_interval,
-)
-from lightspeech.evaluation.teacher_judging import (
-    Judges,
-    judge_attention,
-    judge_sound,
-    mel_cepstra,
-    mel_cepstral_distortion,
-    said_words,
-)
+from lightspeech.evaluation.sampling import spread
+from lightspeech.evaluation.sound_judging import Judges, judge_sound, said_words
+from lightspeech.evaluation.teacher_evaluation import evaluate, match_recordings
+from lightspeech.evaluation.teacher_figures import figures, group_name, grouped_figures
+from lightspeech.evaluation.teacher_judging import judge_attention
 from lightspeech.evaluation.teacher_plots import Panel, plot_attentions, plot_mels
 from lightspeech.evaluation.teacher_table import table
 from lightspeech.renditions import LabellingSettings, Rendition

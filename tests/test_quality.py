@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from lightspeech import cli, evaluate
 from lightspeech.audio import read_wav
 from lightspeech.errors import InputError
 from lightspeech.evaluation import quality
-from lightspeech.evaluation.quality import Dnsmos, dnsmos, error_rates, plain_words, recognise
-from lightspeech.synthesis import Synthesizer, TeacherSynthesizer
-from lightspeech.text import Line, normalize
+from lightspeech.evaluation.quality import dnsmos, error_rates, plain_words, recognise
+from lightspeech.synthesis import TeacherSynthesizer
+from lightspeech.text import normalize
 from lightspeech.vocoders import load_vocoder
 from tacotron2 import default_checkpoint
-from tests.test_synthesis import Loud, PlantedTeacher, tiny_student
 
 
 @pytest.fixture(scope="module")
@@ -101,34 +99,3 @@ def test_a_missing_extra_is_one_line(
     assert message.count("\n") == 1
     assert "speechmos" in message
     assert "pip install -c constraints.txt -e '.[eval]'" in message
-
-
-@pytest.mark.parametrize("with_teacher", [True, False])
-def test_evaluation_compares_both_voices(
-    monkeypatch: pytest.MonkeyPatch, with_teacher: bool
-) -> None:
-    pytest.importorskip("jiwer", reason="needs the extra eval")
-    heard = iter(["we were late", "we were late for the train", "come out", "come in"])
-    scores = iter([Dnsmos(2.0, 1.5), Dnsmos(4.0, 3.0), Dnsmos(3.0, 2.5), Dnsmos(3.5, 2.0)])
-    monkeypatch.setattr(evaluate, "recognise", lambda wav: next(heard))
-    monkeypatch.setattr(evaluate, "dnsmos", lambda wav: next(scores))
-    teacher = TeacherSynthesizer(PlantedTeacher(), Loud()) if with_teacher else None  # type: ignore[arg-type]
-    lines = [Line("a", "We were late for the train.", "x:1"), Line("b", "Come in.", "x:2")]
-    record = evaluate.evaluate(lines, Synthesizer(tiny_student(), Loud()), teacher)
-    assert json.loads(json.dumps(record)) == record
-    table = evaluate.table(record)
-    assert "2 texts through loud" in table
-    if not with_teacher:
-        assert "teacher" not in record["mean"]
-        assert "Durations" not in table
-        return
-    student, mean_teacher = record["mean"]["student"], record["mean"]["teacher"]
-    assert student["dnsmos_p808"] == 2.5
-    assert student["word_error"] == pytest.approx(4 / 8)  # 3 words missing, 1 wrong, of 8
-    assert mean_teacher["dnsmos_overall"] == 2.5
-    assert mean_teacher["word_error"] == 0
-    assert record["texts"][1]["student"]["heard"] == "come out"
-    errors = [text["duration_error_frames"] for text in record["texts"]]
-    assert record["mean"]["duration_error_frames"] == pytest.approx(sum(errors) / 2)
-    assert "50.0%" in table
-    assert "3.75" in table

@@ -5,15 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+_PACKAGES = ("torch", "numpy", "librosa", "speechmos", "onnxruntime", "pocketsphinx", "jiwer")
 
 
 def journal_key(*parts: Any) -> str:
     """What an entry depends on (anything that JSON can hold) as 32 hexadecimal digits."""
     content = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def package_versions() -> dict[str, str | None]:
+    """The packages on which judgements depend; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 class Journal:

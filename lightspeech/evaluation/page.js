@@ -88,11 +88,18 @@
     });
   }
 
-  // After a voice has ended: the teacher of the same text, then the next text.
+  // The voice after this one in a text; undefined after the last.
+  function after(article, who) {
+    var voices = Array.prototype.map.call(
+      article.querySelectorAll("audio"), function (audio) { return audio.dataset.who; });
+    return voices[voices.indexOf(who) + 1];
+  }
+
+  // After a voice has ended: the next one of the same text, then the next text.
   function next(article, who) {
     if (!playingAll) { return; }
-    var teacher = audioOf(article, "teacher");
-    if (who === "student" && teacher) { teacher.currentTime = 0; teacher.play(); return; }
+    var other = after(article, who);
+    if (other) { var audio = audioOf(article, other); audio.currentTime = 0; audio.play(); return; }
     var following = articles[articles.indexOf(article) + 1];
     if (!following) { setAll(false); return; }
     select(following, true);
@@ -122,10 +129,10 @@
   // Changes the voice and stays at the same place in the text.
   function switchVoice(article) {
     var from = article.dataset.last || "student";
-    var to = from === "student" ? "teacher" : "student";
+    var to = after(article, from) || "student";
+    if (to === from) { return; }
     var source = audioOf(article, from);
     var target = audioOf(article, to);
-    if (!target) { return; }
     var there = spans(article, to);
     var index = spans(article, from).findIndex(function (s) { return source.currentTime < s.end; });
     target.currentTime = source.ended || index < 0 || !there[index] ? 0 : there[index].start;

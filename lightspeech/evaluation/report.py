@@ -22,7 +22,8 @@ import soundfile
 
 from lightspeech.audio import FRAME_SECONDS
 from lightspeech.evaluation.figures import STAGES, times_real_time, timing_difference
-from lightspeech.evaluation.strips import data_uri, render_strip
+from lightspeech.evaluation.strips import Beside, data_uri, render_strip
+from lightspeech.evaluation.tables import Table
 from lightspeech.files import write_text
 from lightspeech.speech import Speech
 
@@ -44,6 +45,8 @@ class Entry:
     """characters that could not be spoken, each described"""
     student: Speech
     teacher: Speech | None = None
+    beside: tuple[Beside, ...] = ()
+    """further voices, whose files are NAME.KEY.wav; the same ones for every text of a page"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class Facts:
     teacher_parameters: int = 0
     teacher_note: str = ""
     """why this teacher, or why none"""
+    beside: tuple[tuple[str, str, int], ...] = ()
+    """key, name and parameters of each further voice"""
+    tables: tuple[Table, ...] = ()
+    """figures about the voices"""
 
 
 @dataclass
@@ -97,22 +104,17 @@ class Page:
         script = here.joinpath("page.js").read_text(encoding="utf-8").strip()
         digest = hashlib.sha256(f"\n{script}\n".encode()).digest()
         compared = facts.teacher is not None
+        voices = "student and teacher" if compared and not facts.beside else "the voices"
         heading = f"{count + self.left_out} {'text' if count + self.left_out == 1 else 'texts'}"
-        lead = (
-            "Each text twice: by the student, and by the Tacotron 2 teacher that it learned from, "
-            f"both through the same vocoder ({escape(facts.vocoder)})."
-            if compared
-            else f"Each text by the student, through the vocoder {escape(facts.vocoder)}."
-        )
         fill = {
             "title": escape(f"{facts.voice}: {heading}"),
             "heading": escape(f"{heading} in the voice {facts.voice}"),
-            "lead": lead,
+            "lead": _lead(facts),
             "about": _about(facts, speeds),
             "entries": "\n".join(self.sections),
             "footer": _footer(facts, self.left_out),
-            "switch_help": "<span><kbd>s</kbd> switch between student and teacher</span>"
-            if compared
+            "switch_help": f"<span><kbd>s</kbd> switch between {voices}</span>"
+            if compared or facts.beside
             else "",
             "script": script,
             "script_hash": "sha256-" + base64.b64encode(digest).decode(),
@@ -152,6 +154,20 @@ def _record(speech: Speech, name: str, has_mel: bool) -> dict[str, Any]:
     }
 
 
+def _lead(facts: Facts) -> str:
+    """The sentence below the heading."""
+    vocoder = escape(facts.vocoder)
+    if facts.beside:
+        count = 1 + (facts.teacher is not None) + len(facts.beside)
+        return f"Each text by {count} voices, all through the same vocoder ({vocoder})."
+    if facts.teacher is not None:
+        return (
+            "Each text twice: by the student, and by the Tacotron 2 teacher that it learned from, "
+            f"both through the same vocoder ({vocoder})."
+        )
+    return f"Each text by the student, through the vocoder {vocoder}."
+
+
 def _about(facts: Facts, speeds: dict[str, dict[str, float]]) -> str:
     """The cards of the header."""
     cards = [
@@ -170,10 +186,13 @@ def _about(facts: Facts, speeds: dict[str, dict[str, float]]) -> str:
         cards.append(_card("Teacher", "is-teacher", facts.teacher, [size, facts.teacher_note]))
     else:
         cards.append(_card("Teacher", "is-teacher", "not heard here", [facts.teacher_note]))
+    for key, name, parameters in facts.beside:
+        cards.append(_card("Beside", f"is-{key}", name, [f"{parameters:,} parameters"]))
     cards.append(
         _card("Vocoder", "", facts.vocoder, [facts.device, f"pace {facts.pace:g}", facts.date])
     )
-    head = "".join(f'<th scope="col" class="is-{who}">{who}</th>' for who in speeds)
+    names = {key: escape(name) for key, name, _ in facts.beside}
+    head = "".join(f'<th scope="col" class="is-{who}">{names.get(who, who)}</th>' for who in speeds)
     rows = "".join(
         f'<tr><th scope="row">{escape(words)}</th>'
         + "".join(f"<td>{_times(speed[stage])}</td>" for speed in speeds.values())
@@ -185,6 +204,7 @@ def _about(facts: Facts, speeds: dict[str, dict[str, float]]) -> str:
         f'</h2><table><thead><tr><th scope="col"></th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></section>"
     )
+    cards += [table.html() for table in facts.tables]
     return "\n".join(cards)
 
 
@@ -242,8 +262,15 @@ def _article(number: int, entry: Entry, facts: Facts) -> str:
                 f"({1000 * difference.error_frames * FRAME_SECONDS:.0f} ms); "
                 f"spoken length {100 * difference.length_ratio:.0f}% of the teacher\u2019s.</p>"
             )
+    players += [
+        _player(
+            voice.key, voice.speech, f"{entry.name}.{voice.key}.wav", entry.text, "", voice.name
+        )
+        for voice in entry.beside
+    ]
     pieces = [
-        render_strip(entry.student, entry.teacher, i) for i in range(len(entry.student.pieces))
+        render_strip(entry.student, entry.teacher, i, entry.beside)
+        for i in range(len(entry.student.pieces))
     ]
     shown, folded = pieces[:_PIECES_SHOWN], pieces[_PIECES_SHOWN:]
     if folded:
@@ -258,11 +285,12 @@ def _article(number: int, entry: Entry, facts: Facts) -> str:
     )
 
 
-def _player(who: str, speech: Speech, file: str, text: str, remark: str) -> str:
+def _player(who: str, speech: Speech, file: str, text: str, remark: str, name: str = "") -> str:
     speed = times_real_time([speech])
-    label = escape(f"{who}: {text}" if len(text) <= 80 else f"{who}: {text[:79]}\u2026")
+    said = text if len(text) <= 80 else f"{text[:79]}\u2026"
+    label = escape(f"{name or who}: {said}")
     return (
-        f'<div><h3><span class="is-{who}">{who.capitalize()}</span>'
+        f'<div><h3><span class="is-{who}">{escape(name or who.capitalize())}</span>'
         f'<a href="{escape(file)}">{escape(file)}</a></h3>'
         f'<audio controls preload="metadata" data-who="{who}" aria-label="{label}" '
         f'src="{_flac(speech)}"></audio>'

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 import matplotlib
@@ -25,12 +27,29 @@ _COLOURS = 64  # of a picture: fewer compress better, and the eye does not miss 
 _LEAST_REM, _MOST_REM = 8.5, 30.0
 
 
-def render_strip(student: Speech, teacher: Speech | None, index: int) -> str:
-    """Sentence `index` as HTML: one axis of seconds for both voices, so that they compare."""
+@dataclass(frozen=True)
+class Beside:
+    """A further voice that speaks a text beside the student and its teacher."""
+
+    key: str
+    """`beside-1` and so on: what the page's script and style know it by"""
+    name: str
+    """for people"""
+    speech: Speech
+
+
+def render_strip(
+    student: Speech, teacher: Speech | None, index: int, beside: Sequence[Beside] = ()
+) -> str:
+    """Sentence `index` as HTML: one axis of seconds for all voices, so that they compare."""
     ours = student.pieces[index]
     theirs = teacher.pieces[index] if teacher is not None else None
-    frames = max(ours.frames, theirs.frames if theirs is not None else 0)
+    others = [voice.speech.pieces[index] for voice in beside]
+    frames = max(piece.frames for piece in (ours, theirs, *others) if piece is not None)
     parts = [_axis(frames * FRAME_SECONDS)]
+    for voice, piece in zip(beside, others, strict=True):
+        parts.append(_mel_track(voice.key, voice.speech, piece, frames, voice.name))
+        parts.append(_symbol_row(voice.key, piece, frames))
     parts.append(_mel_track("student", student, ours, frames))
     parts.append(_symbol_row("student", ours, frames))
     caption = ""
@@ -67,12 +86,12 @@ def _axis(seconds: float) -> str:
     return f'<div class="axis" aria-hidden="true">{marks}</div>'
 
 
-def _mel_track(who: str, speech: Speech, piece: Piece, frames: int) -> str:
+def _mel_track(who: str, speech: Speech, piece: Piece, frames: int, name: str = "") -> str:
     mel = speech.mel[piece.mel_rows].numpy()  # (T, M)
     quietest = np.log(LOG_FLOOR)
     picture = _picture((mel.T - quietest) / (_LOUDEST - quietest))
-    alt = f"Mel spectrogram of the {who}, {piece.frames * FRAME_SECONDS:.2f} seconds"
-    return _track(who, piece, frames, "mel", picture, alt, who.capitalize())
+    alt = f"Mel spectrogram of the {name or who}, {piece.frames * FRAME_SECONDS:.2f} seconds"
+    return _track(who, piece, frames, "mel", picture, alt, name or who.capitalize())
 
 
 def _attention_track(piece: Piece, frames: int) -> str:
@@ -110,7 +129,8 @@ def _track(
         f'data-length="{piece.frames * FRAME_SECONDS:.4f}" '
         f'style="width:{100 * piece.frames / frames:.3f}%">'
         f'<img src="{picture}" alt="{escape(alt)}">{overlay}'
-        f'<span class="tag" aria-hidden="true">{tag}</span><span class="cursor"></span></div>'
+        f'<span class="tag" aria-hidden="true">{escape(tag)}</span>'
+        '<span class="cursor"></span></div>'
     )
 
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,13 @@ import lightspeech
 from lightspeech.audio import mel_spectrogram, read_wav, write_wav
 from lightspeech.dataset.folder import Utterance
 from lightspeech.errors import InputError
-from lightspeech.evaluation.journal import Journal, journal_key
+from lightspeech.evaluation.journal import Journal, journal_key, package_versions
+from lightspeech.evaluation.mel_distance import mel_cepstral_distortion
 from lightspeech.evaluation.results import describe_device, stem, vocoder_record
+from lightspeech.evaluation.sampling import spread
+from lightspeech.evaluation.sound_judging import Judges, judge_sound, said_words, vocode
 from lightspeech.evaluation.teacher_figures import figures, grouped_figures
-from lightspeech.evaluation.teacher_judging import (
-    Judges,
-    judge_attention,
-    judge_sound,
-    mel_cepstral_distortion,
-    said_words,
-    vocode,
-)
+from lightspeech.evaluation.teacher_judging import judge_attention
 from lightspeech.evaluation.teacher_plots import Panel, plot_attentions, plot_mels
 from lightspeech.files import sha256
 from lightspeech.labelling_queue import Task, longest_first, read_freely
@@ -45,8 +40,6 @@ MOST_ATTENTIONS = 12
 """utterances in attention.png, and the most in failing.png"""
 MOST_COMPARISONS = 10
 """utterances of which sound and spectrograms are written"""
-
-_PACKAGES = ("torch", "numpy", "librosa", "speechmos", "onnxruntime", "pocketsphinx", "jiwer")
 
 
 def match_recordings(
@@ -67,14 +60,6 @@ def match_recordings(
             same = [utterance for utterance in fitting if utterance.id == line.id]
             found[line.id] = (same or fitting)[0]
     return found
-
-
-def spread(lines: Sequence[Line], count: int) -> list[Line]:
-    """At most `count` lines, from the shortest to the longest at even steps of rank."""
-    ranked = sorted(lines, key=lambda line: (len(line.text), line.id))
-    if len(ranked) <= count:
-        return ranked
-    return [ranked[round(i * (len(ranked) - 1) / (count - 1))] for i in range(count)]
 
 
 def evaluate(
@@ -115,7 +100,7 @@ def evaluate(
         "device": describe_device(teacher.device),
         **known,
         "settings": {**run.speaking, "batch_size": settings.batch_size},
-        "versions": _versions(),
+        "versions": package_versions(),
         "all": figures(utterances),
         "by_length": grouped_figures(utterances),
         "failing": [
@@ -154,7 +139,7 @@ class _Run:
             RECORD_VERSION,
             vocoder_record(teacher.vocoder) | {"vocoder_reason": None},
             known["vocoder_settings"],
-            None if judges is None else _versions(),
+            None if judges is None else package_versions(),
         ]
         self._digests = self._readable_recordings()
 
@@ -312,14 +297,3 @@ class _Run:
             else:
                 write_wav(path.with_name(f"{path.name}.{who}.wav"), wav)
         plot_mels(path.with_name(f"{path.name}.png"), sides, line.text)
-
-
-def _versions() -> dict[str, str | None]:
-    """The packages on which figures depend; None for one that is not installed."""
-    found: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found

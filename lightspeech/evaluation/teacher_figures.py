@@ -1,21 +1,20 @@
 """Figures over many judged utterances of a teacher: shares, means, and how sure they are.
 
 An utterance is what `judge_attention` gives, with `teacher` and, where there is one, `recording`
-(what `judge_sound` gives), `mel_cepstral_distortion` and `length_ratio`. A figure with an interval
-is a dict of `value`, `low` and `high`: the bootstrap's 95 % interval over utterances (percentiles
-of 5,000 resamples, always the same ones). Of a difference the same utterances are drawn for both
-sides, so that what makes an utterance hard for both does not count.
+(what `judge_sound` gives), `mel_cepstral_distortion` and `length_ratio`. Figures with intervals are
+those of `lightspeech.evaluation.bootstrap`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-RESAMPLES = 5000
+from lightspeech.evaluation.bootstrap import Ratio, with_interval
+from lightspeech.evaluation.sound_figures import quality_difference, quality_figures
+
 GROUP_ENDS = (20, 60, 120, 200)
 """the most characters of a text in each group; what is longer is a group too"""
 VERDICTS = {
@@ -25,53 +24,6 @@ VERDICTS = {
     "sound": "all three",
 }
 """the keys of shares, and what they stand for, in words"""
-SHORT_SECONDS = 1.0
-"""sound shorter than this is counted apart: what DNSMOS says of it is of little worth"""
-
-_QUALITY = {
-    "dnsmos_p808": ("dnsmos_p808", None),
-    "dnsmos_overall": ("dnsmos_overall", None),
-    "character_error": ("character_edits", "characters"),
-    "word_error": ("word_edits", "words"),
-}  # figure -> what is summed, and over what; None: over utterances
-_BLOCK = 1 << 20  # numbers drawn at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Ratio:
-    """A figure that is one sum over utterances divided by another."""
-
-    above: np.ndarray
-    """(n,) of each utterance"""
-    below: np.ndarray
-    """(n,) of each utterance, above 0"""
-
-    @property
-    def value(self) -> float:
-        """The figure."""
-        return float(self.above.sum() / self.below.sum())
-
-    def resampled(self, drawn: np.ndarray) -> np.ndarray:
-        """(R, n) numbers of utterances -> (R,) figures."""
-        values: np.ndarray = self.above[drawn].sum(1) / self.below[drawn].sum(1)
-        return values
-
-
-def with_interval(one: Ratio, minus: Ratio | None = None) -> dict[str, float]:
-    """A figure, or the difference of two over the same n >= 1 utterances, with its interval."""
-    n = len(one.above)
-    assert n, "at least one utterance"
-    assert minus is None or len(minus.above) == n, "the same utterances"
-    generator = np.random.default_rng(0)
-    rows = max(1, _BLOCK // n)
-    values = []
-    for first in range(0, RESAMPLES, rows):
-        drawn = generator.integers(n, size=(min(rows, RESAMPLES - first), n))
-        figures = one.resampled(drawn)
-        values.append(figures if minus is None else figures - minus.resampled(drawn))
-    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
-    value = one.value - (0.0 if minus is None else minus.value)
-    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def group_name(characters: int) -> str:
@@ -151,30 +103,10 @@ def _seconds_per_character(
 
 
 def _quality(utterances: Sequence[Mapping[str, Any]], sides: Sequence[str]) -> dict[str, Any]:
-    """The figures of each side, over the utterances in which every side has the parts, and the
-    first side's less the second's; None where no utterance was judged so."""
-    found: dict[str, Any] = {side: {} for side in sides}
-    found["judged"] = {}
-    found["short"] = {
-        side: sum(u[side]["seconds"] < SHORT_SECONDS for u in utterances) for side in sides
-    }
-    differences: dict[str, Any] = {}
-    for name, (above, below) in _QUALITY.items():
-        judged = [u for u in utterances if all(u[side].get(above) is not None for side in sides)]
-        found["judged"][name] = len(judged)
-        ratios = [
-            Ratio(
-                np.array([u[side][above] for u in judged], float),
-                np.array([u[side][below] if below else 1.0 for u in judged], float),
-            )
-            for side in sides
-        ]
-        for side, ratio in zip(sides, ratios, strict=True):
-            found[side][name] = with_interval(ratio) if judged else None
-        if len(sides) == 2:
-            differences[name] = with_interval(*ratios) if judged else None
-    if differences:
-        found["difference"] = differences
+    """The figures of each side, and of two the first's less the second's as `difference`."""
+    found = quality_figures(utterances, sides)
+    if len(sides) == 2:
+        found["difference"] = quality_difference(utterances, sides, *sides)
     return found
 
 

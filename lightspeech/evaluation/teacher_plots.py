@@ -1,4 +1,4 @@
-"""Plots of a teacher that speaks freely: its attention on many texts, its mels over recordings'."""
+"""Plots of judged voices: a teacher's attention on many texts, mels and pitch of several voices."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lightspeech.audio import FRAME_SECONDS, LOG_FLOOR
 from lightspeech.files import atomic_path
+from lightspeech.vocoders.pitch import HIGHEST_PITCH
 
 _DPI = 100
 _COLUMNS = 3
@@ -22,6 +24,8 @@ _PANEL_INCHES = (5.0, 3.2)
 _TITLE_CHARACTERS = 64  # that fit above a panel
 _INCHES_A_SECOND = 2.2
 _WIDTHS = (7.0, 30.0)  # inches of a comparison
+_PITCH = "#36e0ff"
+_GREY = "#60606a"
 _LOG_RANGE = (math.log(LOG_FLOOR), 2.0)  # one colour scale for all mels, so that they compare
 
 
@@ -70,20 +74,28 @@ def plot_attentions(path: str | Path, panels: Sequence[Panel], title: str) -> No
     _save(figure, path)
 
 
-def plot_mels(path: str | Path, mels: Sequence[tuple[str, Tensor]], title: str) -> None:
-    """Writes a PNG of mels one above the other, on one scale of time and of colours.
+def plot_mels(
+    path: str | Path,
+    mels: Sequence[tuple[str, Tensor]],
+    title: str,
+    pitches: Sequence[np.ndarray] | None = None,
+) -> None:
+    """Writes a PNG of mels one above the other, on one scale of time, of colours and of pitch.
 
     Args:
         path: the file, written whole or not at all.
         mels: whose it is, and the mel (T, M) on the CPU; at least one.
         title: the text.
+        pitches: of each mel the pitch (T,) in Hz, 0 where unvoiced, drawn over it; None: of none.
     """
     seconds = max(len(mel) for _, mel in mels) * FRAME_SECONDS
     width = min(max(seconds * _INCHES_A_SECOND + 0.9, _WIDTHS[0]), _WIDTHS[1])
     figure = _figure(width, 2.3 * len(mels) + 0.5, _shortened(title, int(width * 11)))
     axes = figure.subplots(len(mels), 1, sharex=True, squeeze=False)[:, 0]
-    for ax, (who, mel) in zip(axes, mels, strict=True):
+    for i, (ax, (who, mel)) in enumerate(zip(axes, mels, strict=True)):
         _draw_mel(ax, who, mel)
+        if pitches is not None:
+            _draw_pitch(ax, pitches[i])
     axes[-1].set_xlim(0, seconds)
     axes[-1].set_xlabel("seconds", fontsize=8)
     _save(figure, path)
@@ -101,6 +113,16 @@ def _draw_mel(ax: Axes, who: str, mel: Tensor) -> None:
     )
     ax.set_ylabel(f"{who}: mel bin", fontsize=8)
     ax.tick_params(labelsize=7)
+
+
+def _draw_pitch(ax: Axes, pitch: np.ndarray) -> None:
+    """A pitch contour over a mel, with an axis of its own on the right."""
+    over = ax.twinx()
+    times = (np.arange(len(pitch)) + 0.5) * FRAME_SECONDS
+    over.plot(times, np.where(pitch > 0, pitch, np.nan), color=_PITCH, linewidth=1.3)
+    over.set_ylim(0, HIGHEST_PITCH)
+    over.set_ylabel("pitch, Hz", fontsize=8, color=_GREY)
+    over.tick_params(labelsize=7)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

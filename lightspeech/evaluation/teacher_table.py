@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightspeech.evaluation.teacher_figures import SHORT_SECONDS, VERDICTS
+from lightspeech.evaluation.bootstrap import interval_text
+from lightspeech.evaluation.sound_figures import SHORT_SECONDS
+from lightspeech.evaluation.teacher_figures import VERDICTS
 
 _MOST_FAILING = 20  # that are printed
 _NAME = 42  # characters of the first column
@@ -68,17 +70,19 @@ def _sides(found: Mapping[str, Any]) -> list[str]:
         sides = [quality[side][name] for side in ("teacher", "recording") if side in quality]
         cells = [shown.format(side["value"]) for side in sides]
         if both:
-            cells.append("   " + _interval(quality["difference"][name], signed, factor))
+            cells.append("   " + interval_text(quality["difference"][name], signed, factor))
         lines.append(_row(f"{words}, {quality['judged'][name]:,} texts", cells))
     rates = found["seconds_per_character"]
     cells = [f"{rate:.4f}" for rate in rates.values() if rate is not None]
     lines.append(_row("seconds of sound a character", cells))
     if found["length_ratio"]:
         words = "length, of the recordings'"
-        lines.append(_row(words, ["   " + _interval(found["length_ratio"], "{:.3f}")]))
+        lines.append(_row(words, ["   " + interval_text(found["length_ratio"], "{:.3f}")]))
     if found["mel_cepstral_distortion"]:
         words = "mel-cepstral distortion, dB"
-        lines.append(_row(words, ["   " + _interval(found["mel_cepstral_distortion"], "{:.2f}")]))
+        lines.append(
+            _row(words, ["   " + interval_text(found["mel_cepstral_distortion"], "{:.2f}")])
+        )
     short = quality["short"]["teacher"]
     if short and quality["judged"]["dnsmos_p808"]:
         texts = "1 text takes" if short == 1 else f"{short:,} texts take"
@@ -120,10 +124,3 @@ def _row(name: str, cells: Sequence[str]) -> str:
 
 def _share(found: Mapping[str, Any], name: str) -> str:
     return f"{found['counts'][name]:,} ({found['shares'][name]:.1%})"
-
-
-def _interval(figure: Mapping[str, float], shown: str, factor: float = 1) -> str:
-    value = shown.format(factor * figure["value"])
-    number = shown.split()[0]  # the unit need not be said three times
-    low, high = (number.format(factor * figure[end]) for end in ("low", "high"))
-    return f"{value} ({low} to {high})"
