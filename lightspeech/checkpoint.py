@@ -1,8 +1,8 @@
-"""Weights on disk: the state of a training, and the voice that comes out of it.
+"""Weights on disk: the form of the files, and the voice that comes out of a training.
 
 Each is one safetensors file: tensors, and one JSON object in its header. A single file that appears
 whole or not at all cannot mix two steps, and nothing in it is executed. A checksum over all of it
-is verified before anything is believed.
+is verified before anything is believed. The state of a training (training_state.py) is another.
 
 A voice is `best.safetensors`; `voice.json` beside it is a copy of its JSON for people to read.
 """
@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 import lightspeech
 from lightspeech.audio import AUDIO_FACTS, check_audio_facts
 from lightspeech.config import Config
 from lightspeech.errors import InputError
-from lightspeech.files import atomic_path, write_bytes, write_json
+from lightspeech.files import write_bytes, write_json
 from lightspeech.model import LightSpeech
 from lightspeech.text import SYMBOLS
 
@@ -38,9 +35,6 @@ VOICE_CARD = "voice.json"
 STATE_FILE = "last.safetensors"
 PREVIOUS_STATE_FILE = "previous.safetensors"
 DEFAULT_RUN = Path("runs/lightspeech")
-
-State = TypeVar("State")
-
 
 _KINDS = {
     "voice": "a LightSpeech voice",
@@ -131,145 +125,6 @@ def code_version() -> str:
     return f"{lightspeech.__version__}+{commit}"
 
 
-# ------------------------------------------------------------------------------ a training's state
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """All that a training needs to go on as if it had never stopped."""
-
-    step: int
-    """optimiser steps done, those that were skipped included"""
-    config: Config
-    """the configuration of the run"""
-    store: dict[str, Any]
-    """the label store: `digest`, `utterances`"""
-    threads: int
-    """CPU threads: another number adds in another order, so the last bits may differ"""
-    tensors: dict[str, Tensor]
-    """weights, optimiser moments, states of the random generators (`capture`)"""
-    best_step: int | None = None
-    """the step of the best validation so far"""
-    best_loss: float | None = None
-    """its loss"""
-    skipped: int = 0
-    """steps skipped so far because a loss or gradient was not finite"""
-    skipped_in_a_row: int = 0
-    """how many of them just now, one after the other"""
-    seconds: float = 0.0
-    """time spent training, in all the sittings"""
-
-
-def capture(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights, the optimiser's moments under the same names, random generators, as tensors."""
-    tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
-    for name, parameter in module.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value
-    tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_initialized():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
-    return tensors
-
-
-def restore(
-    tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """The inverse of `capture`, for an optimiser of those parameters of the module that learn."""
-    weights: dict[str, Tensor] = {}
-    moments: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        if part == "module":
-            weights[rest] = value
-        elif part == "optimizer":
-            key, _, parameter = rest.partition("/")
-            moments.setdefault(parameter, {})[key] = value
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as e:
-        raise InputError(
-            "the run was saved by a version whose student or losses have other layers: "
-            "go on with that version, or start another run with --out"
-        ) from e
-    # The optimiser numbers its parameters in the order in which it was given them.
-    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-    saved = optimizer.state_dict()
-    saved["state"] = {names.index(name): values for name, values in moments.items()}
-    optimizer.load_state_dict(saved)
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-def save_state(folder: Path, state: TrainingState) -> None:
-    """Writes the state as `last.safetensors`; what was there becomes `previous.safetensors`."""
-    replace_state(folder, state, "training")
-
-
-def replace_state(folder: Path, state: Any, kind: str) -> None:
-    """Writes `last.safetensors`; what was there becomes `previous.safetensors`.
-
-    Args:
-        state: a dataclass with a `config` and `tensors`; its other fields are fit for JSON.
-        kind: as `read_file` takes it.
-    """
-    facts = {name: value for name, value in vars(state).items() if name != "tensors"}
-    facts |= {
-        "format": FORMAT_VERSION,
-        "kind": kind,
-        "config": state.config.as_dict(),
-        "code_version": code_version(),
-    }
-    content = encode_file(facts, state.tensors)
-    last = folder / STATE_FILE
-    with atomic_path(last) as temporary:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # Only now, so that a kill finds the older state, if not both, at any moment.
-        if last.exists():
-            os.replace(last, folder / PREVIOUS_STATE_FILE)
-
-
-def load_state(folder: Path) -> tuple[TrainingState, str | None]:
-    """The last state that can be read, and a note where that is not the last one written."""
-    return newest_state(folder, _load_state)
-
-
-def newest_state(folder: Path, load: Callable[[Path], State]) -> tuple[State, str | None]:
-    """What `load` makes of `last.safetensors` or, where that is damaged, of the one before."""
-    try:
-        return load(folder / STATE_FILE), None
-    except InputError as e:
-        previous = folder / PREVIOUS_STATE_FILE
-        if not previous.exists():
-            raise
-        state = load(previous)
-        # The next save would move the damaged file over this good one.
-        (folder / STATE_FILE).unlink(missing_ok=True)
-        return state, f"{e}; going on from {previous} instead"
-
-
-def _load_state(path: Path) -> TrainingState:
-    facts, tensors = read_file(path, "training")
-    store = fact(facts, "store", dict, path)
-    fact(store, "digest", str, path)
-    return TrainingState(
-        step=fact(facts, "step", int, path),
-        config=Config.from_dict(facts.get("config"), str(path)),
-        store=store,
-        threads=fact(facts, "threads", int, path),
-        tensors=tensors,
-        best_step=fact(facts, "best_step", (int, type(None)), path),
-        best_loss=fact(facts, "best_loss", (float, type(None)), path),
-        skipped=fact(facts, "skipped", int, path),
-        skipped_in_a_row=fact(facts, "skipped_in_a_row", int, path),
-        seconds=fact(facts, "seconds", (int, float), path),
-    )
-
-
 # ----------------------------------------------------------------------------------------- a voice
 
 
@@ -282,6 +137,7 @@ def save_voice(
     validation: dict[str, float],
     store: dict[str, Any],
     teacher: dict[str, Any],
+    origin: dict[str, Any] | None = None,
 ) -> None:
     """Writes a student that can speak: `best.safetensors`, and its facts once more as voice.json.
 
@@ -289,6 +145,7 @@ def save_voice(
         folder: an existing folder, usually that of the run.
         config, step, validation: what it is, when it was taken, what it lost on held-out text.
         store, teacher: what it learned from (digest, name and the like), for the record.
+        origin: the voice whose weights it began with and the parts that were `frozen`, if any.
     """
     facts = {
         "format": FORMAT_VERSION,
@@ -300,6 +157,7 @@ def save_voice(
         "validation": validation,
         "store": store,
         "teacher": teacher,
+        "from": origin or {},
         "code_version": code_version(),
     }
     write_bytes(folder / VOICE_FILE, encode_file(facts, student.state_dict()))

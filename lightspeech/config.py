@@ -40,13 +40,19 @@ class ModelConfig:
     """width of the decoder's output, both directions together (even)"""
     n_mels: int = 80
     """mel bins"""
+    refiner_blocks: int = 0
+    """convolution blocks between the decoder and the mel, up to 64; 0: none, as published"""
+    refiner_size: int = 192
+    """their width"""
+    refiner_hidden: int = 384
+    """their hidden width"""
 
     def __post_init__(self) -> None:
+        limits = {f.name: (1, LARGEST_LAYER) for f in fields(self)} | {"refiner_blocks": (0, 64)}
         problems = [
-            f"{f.name} must be a whole number, 1 to {LARGEST_LAYER}, not {getattr(self, f.name)!r}"
-            for f in fields(self)
-            if not _is_whole(getattr(self, f.name))
-            or not 1 <= getattr(self, f.name) <= LARGEST_LAYER
+            f"{name} must be a whole number, {least} to {most}, not {getattr(self, name)!r}"
+            for name, (least, most) in limits.items()
+            if not _is_whole(getattr(self, name)) or not least <= getattr(self, name) <= most
         ]
         problems += [
             f"{name} must be even (two directions), not {getattr(self, name)}"
@@ -82,10 +88,15 @@ class TrainingConfig:
     """weight of the durations' mean absolute error, in frames a token"""
     memory_weight: float = 1.0
     """weight of the mean absolute error between encoder projection and teacher's memory"""
+    ema_decay: float = 0.0
+    """what is kept, at each step, of the average of the weights (such as 0.999), which then is what
+    is validated and becomes the voice; 0: no average"""
     validation_share: float = 0.05
     """share of the store's utterances held out for validation, at least one"""
     validate_every: int = 250
     """steps between validations"""
+    patience: int = 0
+    """validations without a better one after which training stops; 0: it never does"""
     save_every: int = 250
     """steps between checkpoints"""
     seed: int = 1234
@@ -105,6 +116,8 @@ class TrainingConfig:
                 problems.append(f"{f.name} must be a number, not {value!r}")
             elif f.name in ("learning_rate", "clip_norm") and not 0 < value < LARGEST_NUMBER:
                 problems.append(f"{f.name} must be above 0 and finite, not {value!r}")
+            elif f.name == "ema_decay" and not 0 <= value < 1:
+                problems.append(f"{f.name} must be at least 0 and below 1, not {value!r}")
             elif f.name == "validation_share" and not 0 < value < 1:
                 problems.append(f"{f.name} must be above 0 and below 1, not {value!r}")
             elif not 0 <= value < LARGEST_NUMBER:
@@ -119,6 +132,7 @@ _WHOLE = {
     "batch_size": 1,
     "warmup_steps": 0,
     "validate_every": 1,
+    "patience": 0,
     "save_every": 1,
     "seed": 0,
 }
@@ -212,13 +226,33 @@ CONFIGS = {
 """`lightspeech`: the published recipe. `quick`: the same layers, trained in minutes (make demo)."""
 
 
-def load_config(name_or_path: str | Path) -> Config:
-    """A configuration by its name in CONFIGS or from a JSON file."""
+def load_config(name_or_path: str | Path, model: ModelConfig | None = None) -> Config:
+    """A configuration by its name in CONFIGS or from a JSON file.
+
+    Args:
+        model: layers that are given already; then the configuration says how to train them. One by
+            its name, and a file without a `model`, takes them.
+
+    Raises:
+        InputError: no such configuration, values that make no sense, or a file whose `model` is
+            another than the one given.
+    """
     if str(name_or_path) in CONFIGS:
-        return CONFIGS[str(name_or_path)]
+        named = CONFIGS[str(name_or_path)]
+        return named if model is None else replace(named, model=model)
     if not Path(name_or_path).exists():
         raise InputError(
             f"no configuration {str(name_or_path)!r}: expected one of {', '.join(CONFIGS)}, "
             "or a JSON file"
         )
-    return Config.from_dict(read_json(name_or_path, "configuration"), str(name_or_path))
+    values = read_json(name_or_path, "configuration")
+    if model is not None and isinstance(values, dict):
+        values = {"model": asdict(model), **values}
+    config = Config.from_dict(values, str(name_or_path))
+    if model is not None and config.model != model:
+        differences = config.differences(replace(config, model=model))
+        raise InputError(
+            f"{name_or_path} has other layers than the voice ({'; '.join(differences)}): take out "
+            "its model, and the voice's is kept"
+        )
+    return config

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lightspeech.audio import SAMPLE_RATE
 from lightspeech.data import Batch
 from lightspeech.errors import InputError
-from lightspeech.model import LightSpeech
+from lightspeech.model import LightSpeech, StudentOutput
 from lightspeech.text import SYMBOLS
+from lightspeech.vocoders.griffin_lim import GriffinLim
+from lightspeech.vocoders.vocoder import LOUDEST_MEL, SOFTEST_MEL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +38,7 @@ class Dashboard:
         check_installed()
         from lightning_fabric.loggers import TensorBoardLogger
 
+        self._vocoder = GriffinLim()
         # purge_step hides what a killed process wrote of the steps that are taken again
         self.logger = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step + 1)
 
@@ -50,8 +55,26 @@ class Dashboard:
         self.logger.log_metrics(scalars, step)
 
     def show(self, step: int, student: LightSpeech, batch: Batch) -> None:
-        """Pictures of the first utterance of a batch."""
-        self.logger.experiment.add_figure("validation/utterance", _picture(student, batch), step)
+        """What the student makes of the first utterance of a batch: pictures and sound.
+
+        Beside it are the teacher's mel, through the same vocoder (Griffin-Lim), and its durations,
+        those that were read off its attention.
+        """
+        n_tokens, n_frames = int(batch.token_lengths[0]), int(batch.frames[0])
+        free = student.infer(batch.tokens[:1, :n_tokens], batch.token_lengths[:1])
+        self.logger.experiment.add_figure(
+            "validation/utterance", _picture(student, batch, free), step
+        )
+        self._play("validation/student", free.mel[0], step)
+        self._play("validation/teacher", batch.mel[0, :n_frames], step)
+
+    def _play(self, name: str, mel: Tensor, step: int) -> None:
+        """The sound of a mel (T, M); none where it is not finite."""
+        if not bool(mel.isfinite().all()):
+            return
+        # A student in its first steps may say what no signal is.
+        wav = self._vocoder(mel.float().cpu().clamp(SOFTEST_MEL, LOUDEST_MEL))
+        self.logger.experiment.add_audio(name, wav.clamp(-1, 1)[None], step, SAMPLE_RATE)
 
     def close(self) -> None:
         self.logger.finalize("finished")
@@ -60,15 +83,18 @@ class Dashboard:
 _NOT_CURVES = ("step", "skipped", "validation")
 
 
-def _picture(student: LightSpeech, batch: Batch) -> Figure:
-    """Teacher's mel, student's mel at the teacher's durations, its own, and both durations."""
+def _picture(student: LightSpeech, batch: Batch, free: StudentOutput) -> Figure:
+    """Teacher's mel, student's mel at the teacher's durations, its own, and both durations.
+
+    Args:
+        free: what the student made of the first utterance by itself.
+    """
     from matplotlib.figure import Figure
 
     n_tokens, n_frames = int(batch.token_lengths[0]), int(batch.frames[0])
     tokens, lengths = batch.tokens[:1, :n_tokens], batch.token_lengths[:1]
     with torch.no_grad():
         guided = student(tokens, lengths, batch.durations[:1, :n_tokens])
-    free = student.infer(tokens, lengths)
     mels = {
         "teacher": batch.mel[0, :n_frames],
         "student, the teacher's durations": guided.mel[0],
@@ -82,7 +108,10 @@ def _picture(student: LightSpeech, batch: Batch) -> Figure:
         axis.imshow(mel.float().cpu().numpy().T, origin="lower", aspect="auto", vmin=low, vmax=high)
         axis.set(title=name, ylabel="mel bin", xlabel="frame (11.61 ms)")
     positions = np.arange(n_tokens)
-    durations = {"teacher": batch.durations[0, :n_tokens], "student": free.durations[0]}
+    durations = {
+        "teacher, of its attention": batch.durations[0, :n_tokens],
+        "student, predicted": free.durations[0],
+    }
     for name, values in durations.items():
         axes[3].step(positions, values.cpu().numpy(), where="mid", label=name)
     axes[3].set_xticks(positions, [SYMBOLS[int(token)] for token in tokens[0]])

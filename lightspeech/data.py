@@ -1,7 +1,8 @@
 """Label store -> batches: which utterances train, in which order, padded, prepared ahead.
 
 The order of the batches is a pure function of the seed and the step, so that a resumed training
-needs to know nothing but its step to see what it would have seen.
+needs to know nothing but its step to see what it would have seen. Of several processes each takes
+its share of every batch, and all of them together see what one alone would see.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightspeech.ranks import Ranks
+
 if TYPE_CHECKING:
     from lightspeech.store import Label, LabelStore
 
@@ -26,6 +29,23 @@ POOL = 16
 utterance meets other neighbours in each epoch."""
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What the means of a loss are taken over: the whole batch of a step, all processes' together.
+
+    A sum over a process's share divided by these counts is its share of the mean, whoever has the
+    rest.
+    """
+
+    frames: int
+    """real frames"""
+    tokens: int
+    """real tokens"""
+    counts: bool = True
+    """False in the share of a process for which no utterance is left: it goes through the step with
+    another's, which counts nothing there"""
 
 
 @dataclass(frozen=True)
@@ -46,17 +66,24 @@ class Batch:
     """(B,) frames of each utterance, int64"""
     memory: Tensor
     """(B, N, E) the teacher's encoder memory, float32"""
+    whole: Whole
+    """what it is a share of"""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
-        tensors = {
-            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "ids"
-        }
-        return replace(self, **tensors)
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in moved.items():
+            if isinstance(value, Tensor):
+                moved[name] = value.to(device)
+        return Batch(**moved)
 
 
-def collate(labels: Sequence[Label]) -> Batch:
-    """Pads utterances to a batch, in the order in which they come."""
+def collate(labels: Sequence[Label], whole: Whole | None = None) -> Batch:
+    """Pads utterances to a batch, in the order in which they come.
+
+    Args:
+        whole: what the batch is a share of; without it, of nothing larger.
+    """
 
     # numpy, because PyTorch's copies would start a pool of threads of their own in the thread that
     # prepares batches.
@@ -80,6 +107,7 @@ def collate(labels: Sequence[Label]) -> Batch:
         mel=padded([item.numpy() for item in mels], np.float32),
         frames=lengths(mels),
         memory=padded([label.memory.numpy() for label in labels], np.float32),
+        whole=whole or Whole(sum(map(len, mels)), sum(map(len, tokens))),
     )
 
 
@@ -125,25 +153,65 @@ def epoch_batches(
     return batches
 
 
+def shares(frames: Sequence[int], batch: Sequence[int], ranks: int) -> list[list[int]]:
+    """Shares a batch among processes: each utterance once, about as many frames for each.
+
+    Args:
+        frames: length of every utterance of the store, in frames.
+        batch: positions in the store.
+        ranks: how many processes there are.
+
+    Returns:
+        A list for each process, in the order of the batch; empty ones if there are more processes
+        than utterances, but never that of the first process.
+    """
+    rank_of, given = {}, [0] * ranks
+    for item in sorted(batch, key=lambda item: (-frames[item], item)):
+        rank = given.index(min(given))
+        rank_of[item] = rank
+        given[rank] += frames[item]
+    return [[item for item in batch if rank_of[item] == rank] for rank in range(ranks)]
+
+
 def training_batches(
-    store: LabelStore, members: Sequence[int], batch_size: int, seed: int, first_step: int = 0
+    store: LabelStore,
+    members: Sequence[int],
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    ranks: Ranks | None = None,
 ) -> Iterator[Batch]:
-    """Batches without end, epoch after epoch, from that of step `first_step` (0-based) on."""
+    """This process's share of each batch, epoch after epoch without end.
+
+    Args:
+        batch_size: utterances a batch, all processes' together.
+        first_step: the step (0-based) whose batch comes first.
+    """
+    ranks = ranks or Ranks()
     steps_an_epoch = -(-len(members) // batch_size)
     epoch, done = divmod(first_step, steps_an_epoch)
     while True:
         for batch in epoch_batches(store.frames, members, batch_size, seed, epoch)[done:]:
-            yield collate([store[item] for item in batch])
+            own = shares(store.frames, batch, ranks.count)[ranks.rank]
+            whole = replace(_whole(store, batch), counts=bool(own))
+            yield collate([store[item] for item in own or batch[:1]], whole)
         epoch, done = epoch + 1, 0
 
 
 def validation_batches(
     store: LabelStore, members: Sequence[int], batch_size: int
 ) -> Iterator[Batch]:
-    """The members once, the longest first, always in the same batches."""
+    """The members once, the longest first, always in the same batches, each a share of them all."""
     order = sorted(members, key=lambda item: (-store.frames[item], item))
     for start in range(0, len(order), batch_size):
-        yield collate([store[item] for item in order[start : start + batch_size]])
+        labels = [store[item] for item in order[start : start + batch_size]]
+        yield collate(labels, _whole(store, order))
+
+
+def _whole(store: LabelStore, batch: Sequence[int]) -> Whole:
+    return Whole(
+        sum(store.frames[item] for item in batch), sum(store.token_counts[item] for item in batch)
+    )
 
 
 def prefetch(items: Iterator[Item], depth: int = 2) -> Generator[Item]:

@@ -12,6 +12,7 @@ from lightspeech.config import Config
 from lightspeech.data import Batch
 from lightspeech.losses import DistillationLoss
 from lightspeech.model import LightSpeech
+from lightspeech.run_folder import json_number
 from lightspeech.sealed import Sealed
 
 
@@ -24,21 +25,30 @@ class Distillation(nn.Module):
         self.loss = DistillationLoss(config.training, memory_size, config.model.encoder_size)
 
     def forward(self, sealed: Sealed[Batch]) -> dict[str, Tensor]:
-        """`loss`, the weighted total, and its terms before weighting, each a scalar."""
+        """`loss`, the weighted total, and its terms before weighting, each a scalar.
+
+        Each is the batch's share of the mean over what the batch is a share of (`Batch.whole`);
+        only `loss` has a gradient.
+        """
         batch = sealed.batch
         output = self.student(batch.tokens, batch.token_lengths, batch.durations)
         losses = self.loss(output, batch)
-        return {"loss": losses.total, **losses.terms}
+        shares = {"loss": losses.total, **losses.terms}
+        if not batch.whole.counts:
+            shares = {name: value * 0.0 for name, value in shares.items()}
+        return shares
 
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, module: Distillation, batches: Iterator[Batch], device: torch.device
+    module: Distillation, batches: Iterator[Batch], device: torch.device
 ) -> dict[str, float | None]:
     """Losses over whole utterances, whatever the size of the batches.
 
     Args:
-        model: `module` as Fabric wraps it.
+        module: in evaluation mode.
+        batches: of `validation_batches`, each a share of all of them.
+        device: where the module is.
 
     Returns:
         `loss` and its terms as in training; `duration_error`, the mean absolute difference in
@@ -47,16 +57,14 @@ def validate(
         is not finite.
     """
     sums: dict[str, float] = {}
-    counts = {"frames": 0, "tokens": 0}
+    frames = tokens = 0
     wrong_frames = own_frames = 0.0
     for batch in batches:
         batch = batch.to(device)
-        frames, tokens = int(batch.frames.sum()), int(batch.token_lengths.sum())
-        for name, value in model(Sealed(batch)).items():
-            weight = frames if name.startswith("mel") else tokens
-            sums[name] = sums.get(name, 0.0) + weight * value.item()
-        counts["frames"] += frames
-        counts["tokens"] += tokens
+        for name, value in module(Sealed(batch)).items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+        frames += int(batch.frames.sum())
+        tokens += int(batch.token_lengths.sum())
         if all(math.isfinite(value) for value in sums.values()):
             spoken = module.student.infer(batch.tokens, batch.token_lengths)
             wrong_frames += (spoken.durations - batch.durations).abs().sum().item()
@@ -64,20 +72,11 @@ def validate(
         else:
             wrong_frames = own_frames = math.nan
     weights = module.loss.weights
-    terms = {
-        name: value / counts["frames" if name.startswith("mel") else "tokens"]
-        for name, value in sums.items()
-        if name in weights
-    }
+    terms = {name: value for name, value in sums.items() if name in weights}
     result = {
         "loss": sum(weights[name] * value for name, value in terms.items()),
         **terms,
-        "duration_error": wrong_frames / counts["tokens"],
-        "length_ratio": own_frames / counts["frames"],
+        "duration_error": wrong_frames / tokens,
+        "length_ratio": own_frames / frames,
     }
     return {name: json_number(value) for name, value in result.items()}
-
-
-def json_number(value: float) -> float | None:
-    """`value`, or None where it is not finite, which JSON cannot write."""
-    return value if math.isfinite(value) else None

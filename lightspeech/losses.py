@@ -1,4 +1,9 @@
-"""What the student is trained on: masked, named terms over real frames and tokens."""
+"""What the student is trained on: masked, named terms over real frames and tokens.
+
+A term is a sum over the real frames (or tokens) of a batch divided by those of the whole that the
+batch is a share of (`Batch.whole`). So the shares of several processes, or of several batches,
+add up to the mean over all of it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a batch, each a scalar."""
+    """The losses of a batch, each a scalar: its share of a mean."""
 
     total: Tensor
     """weighted sum of the terms; what training minimises, the only one with a gradient"""
@@ -33,8 +38,8 @@ class DistillationLoss(nn.Module):
     Where the teacher's memory has another size than the student's, a linear layer maps the one to
     the other. It is trained with the student and thrown away after training, never part of a voice.
 
-    Each term is a mean over real frames or tokens, so padding never counts, and the loss of a
-    batch is the mean of its utterances' losses weighted by their frames (mel) or tokens.
+    Padding never counts, and the loss of a batch is the mean of its utterances' losses weighted by
+    their frames (mel) or tokens.
     """
 
     def __init__(
@@ -63,16 +68,16 @@ class DistillationLoss(nn.Module):
         # The adapter comes after the mask: a gradient of zero times padding that is not a number
         # would still spoil the adapter's own.
         memory = output.memory.masked_fill(~valid_tokens.unsqueeze(2), 0.0)
+        frames, tokens = batch.whole.frames, batch.whole.tokens
         compute: dict[str, Callable[[], Tensor]] = {
-            "mel_squared": lambda: _mean(mel_error.square(), valid_frames),
-            "mel_absolute": lambda: _mean(mel_error.abs(), valid_frames),
+            "mel_squared": lambda: _mean(mel_error.square(), frames),
+            "mel_absolute": lambda: _mean(mel_error.abs(), frames),
             "duration": lambda: _mean(
-                _masked_difference(output.durations, batch.durations, valid_tokens).abs(),
-                valid_tokens,
+                _masked_difference(output.durations, batch.durations, valid_tokens).abs(), tokens
             ),
             "memory": lambda: _mean(
                 _masked_difference(self.memory_adapter(memory), batch.memory, valid_tokens).abs(),
-                valid_tokens,
+                tokens,
             ),
         }
         total = torch.zeros((), device=output.mel.device)
@@ -94,6 +99,7 @@ def _masked_difference(predicted: Tensor, target: Tensor, valid: Tensor) -> Tens
     return (predicted - target).masked_fill(~valid, 0.0)
 
 
-def _mean(errors: Tensor, valid: Tensor) -> Tensor:
-    """Mean of (B, L) or (B, L, D) errors, zero at padding, over the real positions' values."""
-    return errors.sum() / (valid.sum() * (errors.numel() // valid.numel()))
+def _mean(errors: Tensor, count: int) -> Tensor:
+    """What (B, L) or (B, L, D) errors, zero at padding, add to the mean over `count` positions."""
+    values_a_position = errors.shape[2:].numel()
+    return errors.sum() / (count * values_a_position)

@@ -1,7 +1,7 @@
 """The student: text in, mel spectrogram out, without recurrence over its own output.
 
     tokens -> embedding -> bi-GRU -> linear = projected memory (compared with Tacotron 2's)
-           -> duration predictor -> length regulator -> bi-GRU -> linear -> mel
+           -> duration predictor -> length regulator -> bi-GRU [-> refiner] -> linear -> mel
 
 References: LightSpeech (github.com/xcmyz/LightSpeech) for the layers; the length regulator and
 the duration predictor follow FastSpeech (Ren et al. 2019, arXiv:1905.09263, sections 3.2 and 3.3);
@@ -20,6 +20,7 @@ from lightspeech.config import ModelConfig
 from lightspeech.errors import InputError
 from lightspeech.gru import BidirectionalGRU
 from lightspeech.length_regulator import token_of_frame, valid_positions
+from lightspeech.refiner import Refiner
 
 MIN_PACE, MAX_PACE = 0.1, 10.0
 """Limits of `pace`: beyond them a sentence takes minutes, or a frame a token."""
@@ -69,7 +70,18 @@ class LightSpeech(nn.Module):
             nn.Linear(config.encoder_size, config.duration_size), nn.ReLU(), last, nn.ReLU()
         )
         self.decoder = BidirectionalGRU(config.encoder_size, config.decoder_size // 2)
-        self.output = nn.Linear(config.decoder_size, config.n_mels)
+        self.refiner = None
+        last_size = config.decoder_size
+        if config.refiner_blocks:
+            last_size = config.refiner_size
+            self.refiner = Refiner(
+                config.decoder_size,
+                config.encoder_size,
+                last_size,
+                config.refiner_hidden,
+                config.refiner_blocks,
+            )
+        self.output = nn.Linear(last_size, config.n_mels)
 
     def forward(self, tokens: Tensor, token_lengths: Tensor, durations: Tensor) -> TrainingOutput:
         """Predicts the mel at the given durations, for training.
@@ -160,6 +172,8 @@ class LightSpeech(nn.Module):
         """The mel (B, T, M) of a memory (B, N, encoder_size) and the frames (B,) of each item."""
         source, frames = token_of_frame(durations)
         decoded = self.decoder(memory, frames, source)  # (B, T, decoder_size)
-        valid_frames = valid_positions(frames, source.shape[1])
-        mel = self.output(decoded).masked_fill(~valid_frames.unsqueeze(2), 0.0)
+        padded_frames = ~valid_positions(frames, source.shape[1]).unsqueeze(2)  # (B, T, 1)
+        if self.refiner is not None:
+            decoded = self.refiner(decoded, memory, durations, source, padded_frames)
+        mel = self.output(decoded).masked_fill(padded_frames, 0.0)
         return mel, frames

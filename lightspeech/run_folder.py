@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
-from lightspeech.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, State
+from lightspeech.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE
 from lightspeech.config import Config
 from lightspeech.errors import InputError
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_text
+from lightspeech.process_group import wait_for_all
+from lightspeech.ranks import Ranks
+from lightspeech.training_state import State
 
 HISTORY_FILE = "history.jsonl"
 CONFIG_FILE = "config.json"
@@ -28,7 +31,7 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class Run(Generic[State]):
-    """A run's folder, held by this process."""
+    """A run's folder, held by this process or by the first of those that share the run."""
 
     folder: Path
     state: State | None
@@ -39,17 +42,36 @@ class Run(Generic[State]):
 
 @contextmanager
 def open_run(
-    folder: Path, resume: bool, load: Callable[[Path], tuple[State, str | None]]
+    folder: Path,
+    resume: bool,
+    load: Callable[[Path], tuple[State, str | None]],
+    ranks: Ranks | None = None,
 ) -> Iterator[Run[State]]:
     """Takes hold of a run's folder: an unused one, or with `resume` one that has a state.
 
     Args:
         load: reads the state in the folder, such as `load_state`.
+        ranks: the processes that share the run; the first takes hold of the folder for all.
 
     Raises:
         InputError: an occupied folder, nothing to resume, a damaged state, a folder that cannot be
             written or that another process is writing to.
     """
+    ranks = ranks or Ranks()
+    if ranks.rank == 0:
+        with _held(folder, resume, load) as run:
+            wait_for_all(ranks)
+            yield run
+    else:
+        wait_for_all(ranks)
+        state, note = load(folder) if resume else (None, None)
+        yield Run(folder, state, note)
+
+
+@contextmanager
+def _held(
+    folder: Path, resume: bool, load: Callable[[Path], tuple[State, str | None]]
+) -> Iterator[Run[State]]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, expected a folder: give another one with --out")
     if resume and not _has_state(folder):
@@ -107,6 +129,39 @@ def resumed_config(own: Config, wanted: Config, steps: int | None) -> Config:
             "or start another run with --out"
         )
     return replace(own, training=replace(own.training, steps=steps))
+
+
+_BEGINNING = {"--resume": 0, "--from": 1, "--freeze": math.inf}
+"""options of a run's beginning -> the values that each takes"""
+
+
+def command_to_resume(program: Sequence[str], arguments: Sequence[str], ranks: Ranks) -> list[str]:
+    """The words of a command that goes on with the run that a command has begun.
+
+    Args:
+        program: what Python was to run: `train.py`, or `-m` and a module.
+        arguments: what it was given; --from and --freeze are of the beginning alone.
+        ranks: the processes that shared it.
+    """
+    kept: list[str] = []
+    values = 0.0  # how many of the words that follow belong to an option that is left out
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, has_value, _ = argument.partition("=")
+            values = 0 if has_value else _BEGINNING.get(name, 0)
+            if name not in _BEGINNING:
+                kept.append(argument)
+        elif values > 0:
+            values -= 1
+        else:
+            kept.append(argument)
+    several = ["torchrun", "--nproc-per-node", str(ranks.on_this_machine)]
+    return [*(several if ranks.count > 1 else ["python"]), *program, *kept, "--resume"]
+
+
+def json_number(value: float) -> float | None:
+    """`value`, or None where it is not finite, which JSON cannot write."""
+    return value if math.isfinite(value) else None
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

@@ -1,51 +1,40 @@
-"""The training loop: Lightning Fabric for devices and precision, everything else in sight.
+"""The training of a student on a label store (training_loop.py has the loop itself).
 
-One module (student and losses) and one optimiser (Adam), a learning rate that is a function of the
-step, clipped gradients, steps with a loss that is not finite left out, validation on held-out
-utterances, the best student kept as the voice. Whatever stops it, `--resume` goes on from the last
-saved state, and on the same machine with as many threads its losses are, bit for bit, those of a
-training that was never stopped.
+The student learns to say what the teacher said; the one with the lowest loss on held-out
+utterances, with the average of its weights where that is asked for, becomes the voice. It begins
+from nothing, or with the weights of a voice, of which parts may stay as they are.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
+from torch import Tensor
 
 from lightspeech.audio import FRAME_SECONDS, N_MELS
-from lightspeech.checkpoint import (
-    VOICE_FILE,
-    TrainingState,
-    capture,
-    restore,
-    save_state,
-    save_voice,
-)
+from lightspeech.checkpoint import VOICE_FILE, find_voice, load_voice, save_voice
 from lightspeech.config import Config, TrainingConfig
 from lightspeech.dashboard import Dashboard
-from lightspeech.data import Batch, prefetch, split, training_batches, validation_batches
-from lightspeech.distillation import Distillation, json_number, validate
+from lightspeech.data import Batch, split, training_batches, validation_batches
+from lightspeech.distillation import Distillation, validate
 from lightspeech.errors import InputError
-from lightspeech.files import write_json
-from lightspeech.interrupt import StopRequest
-from lightspeech.progress import TrainingProgress
-from lightspeech.run_folder import CONFIG_FILE, History, Run
+from lightspeech.files import sha256
+from lightspeech.model import LightSpeech
+from lightspeech.parts import check_frozen, children_of, freeze
+from lightspeech.ranks import Ranks
+from lightspeech.run_folder import Run
 from lightspeech.sealed import Sealed
 from lightspeech.text import SYMBOLS
+from lightspeech.training_loop import TrainingLoop
+from lightspeech.training_state import LoopState, TrainingState, save_state
 
 if TYPE_CHECKING:
     from lightspeech.store import LabelStore
-
-MOST_SKIPPED = 10
-"""steps in a row without a finite loss after which training gives up"""
-PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def check_trainable(
@@ -81,6 +70,40 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.final_learning_rate + fall * (1 + math.cos(math.pi * progress)) / 2
 
 
+def parts_of_the_student() -> list[str]:
+    """The parts that a student with the default layers can keep as they are."""
+    with torch.device("meta"):
+        return list(children_of(LightSpeech()))
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a student is trained from, other than from nothing."""
+
+    student: LightSpeech
+    origin: dict[str, Any]
+    """the voice's `name`, `sha256`, `step` and `teacher`, and the parts that stay `frozen`"""
+
+
+def begin_with(path: Path, frozen: Sequence[str]) -> Beginning:
+    """The student of a voice, to be trained further but for its `frozen` parts.
+
+    Raises:
+        InputError: no voice, a damaged one; parts that it has not; or all that it has.
+    """
+    file = find_voice(path)
+    student, facts = load_voice(file)
+    check_frozen(frozen, children_of(student))
+    origin = {
+        "name": str(path),
+        "sha256": sha256(file),
+        "step": facts.get("step"),
+        "teacher": facts.get("teacher"),
+        "frozen": sorted(frozen),
+    }
+    return Beginning(student, origin)
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """How a training ended."""
@@ -95,12 +118,14 @@ class TrainingResult:
     skipped: int
     """steps left out because a loss or gradient was not finite"""
     stopped_by: int | None
-    """the signal that stopped it; None if it reached its last step"""
+    """the signal that stopped it; None if it ended by itself"""
     voice: Path | None
     """where the voice is, if there is one"""
+    waited: int = 0
+    """validations since the best one, where these were too many to go on; 0: they were not"""
 
 
-class Training:
+class Training(TrainingLoop[Batch]):
     """One sitting of a run: made from a store, a folder and a configuration, then `run`."""
 
     def __init__(
@@ -109,11 +134,18 @@ class Training:
         run: Run[TrainingState],
         config: Config,
         *,
+        beginning: Beginning | None = None,
+        ranks: Ranks | None = None,
         device: torch.device | str = "cpu",
         precision: str = "32-true",
         tensorboard: bool = False,
     ) -> None:
         """Builds the student and goes to where `run` stands.
+
+        Args:
+            beginning: where a new run begins, with the layers of `config`; a run that goes on
+                knows it already.
+            ranks: which of the processes that share the run this is.
 
         Raises:
             InputError: a store that the student cannot be trained on, or another one than the run
@@ -121,39 +153,40 @@ class Training:
         """
         device = torch.device(device)
         check_trainable(store, config, device, precision)
-        self.store, self.folder, self.config = store, run.folder, config
+        self.store, self.config = store, config
         self.members, self.held_out = split(
             store.ids, config.training.validation_share, config.training.seed
         )
+        self.origin = run.state.origin if run.state else beginning.origin if beginning else {}
+        self._best_loss: float | None = None
+        self.waited = 0
         torch.manual_seed(config.training.seed)
-        self.module = Distillation(config, store.memory_size)
-        self.adam = torch.optim.Adam(
-            self.module.parameters(),
-            lr=config.training.learning_rate,
-            weight_decay=config.training.weight_decay,
-        )
-        self.fabric = Fabric(
-            accelerator=device.type,
-            devices=1 if device.type == "cpu" else [device.index or 0],
+        module = Distillation(config, store.memory_size)
+        if beginning:
+            module.student.load_state_dict(beginning.student.state_dict())
+        self.student = module.student
+        parts = children_of(self.student)
+        check_frozen(self.frozen, parts)
+        freeze(self.student, parts, self.frozen)
+        self.distillation = module
+        super().__init__(
+            run.folder,
+            module,
+            config.training,
+            state=run.state,
+            ranks=ranks or Ranks(),
+            device=device,
             precision=precision,
         )
-        self.model, self.optimizer = self.fabric.setup(self.module, self.adam)
-
-        self.step = self.saved_step = 0
-        self.best_step: int | None = None
-        self.best_loss: float | None = None
-        self.skipped = self.skipped_in_a_row = 0
-        self.seconds = 0.0
-        self.notes = [run.note] if run.note else []
-        if run.state:
-            self._go_to(run.state)
-        else:
+        if run.note:
+            self.notes.append(run.note)
+        if self.is_first and not run.state:
             self._save()  # a run can be resumed from its first moment on
-        if self.step < config.training.steps:
-            write_json(self.folder / CONFIG_FILE, config.as_dict())
-        self.dashboard = Dashboard(self.folder, self.step) if tensorboard else None
+        shown = tensorboard and self.is_first
+        self.dashboard = Dashboard(self.folder, self.step) if shown else None
 
-    def _go_to(self, state: TrainingState) -> None:
+    def _go_to(self, state: LoopState) -> None:
+        assert isinstance(state, TrainingState)
         if state.store["digest"] != self.store.digest:
             raise InputError(
                 f"the run in {self.folder} was started on another label store (digest "
@@ -162,75 +195,55 @@ class Training:
                 "--store, or, if it has grown or was mended, start another run with --out "
                 "(after make demo: make clean-demo)"
             )
-        restore(state.tensors, self.module, self.adam)
-        self.step = self.saved_step = state.step
-        self.seconds = state.seconds
-        self.best_step, self.best_loss = state.best_step, state.best_loss
-        self.skipped, self.skipped_in_a_row = state.skipped, state.skipped_in_a_row
-        if state.threads != torch.get_num_threads():
-            self.notes.append(
-                f"{torch.get_num_threads()} CPU threads where the run had {state.threads}: "
-                "losses may differ from an uninterrupted run's in the last digits"
-            )
+        super()._go_to(state)
+        self._best_loss, self.waited = state.best_loss, state.waited
+        if self.exhausted and self.config.training.steps != state.config.training.steps:
+            self.waited = 0  # who asks for another length has patience again
+
+    @property
+    def frozen(self) -> list[str]:
+        """The parts of the student that stay as they are."""
+        return list(self.origin.get("frozen", []))
+
+    @property
+    def best_loss(self) -> float | None:
+        """Of the best validation so far."""
+        return self._best_loss
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether as many validations as the patience allows brought nothing better."""
+        return 0 < self.config.training.patience <= self.waited
 
     def plan(self) -> str:
         """What `run` is going to do, for people."""
         settings = self.config.training
         hours = sum(self.store.frames) * FRAME_SECONDS / 3600
-        parameters = sum(parameter.numel() for parameter in self.module.student.parameters())
-        extra = sum(parameter.numel() for parameter in self.module.loss.parameters())
-        threads = torch.get_num_threads()
+        parameters = sum(parameter.numel() for parameter in self.student.parameters())
+        extra = sum(parameter.numel() for parameter in self.distillation.loss.parameters())
         lines = [
             f"store     {len(self.store):,} utterances, {hours:.2f} hours: {len(self.members):,} "
             f"to train on, {len(self.held_out):,} held out for validation",
             f"student   {self.config.name!r}, {parameters:,} parameters"
             + (f" (and {extra:,} that map its memory to the teacher's)" if extra else ""),
-            f"device    {self.fabric.device}"
-            + (
-                f", {threads} thread{'' if threads == 1 else 's'}"
-                if self.fabric.device.type == "cpu"
-                else ""
-            ),
+            f"device    {self.where()}",
             f"steps     {settings.steps:,} of {settings.batch_size} utterances "
             f"({settings.steps * settings.batch_size / len(self.members):.0f} epochs)"
             + (f"; going on after step {self.step:,}" if self.step else ""),
             f"run       {self.folder}",
         ]
+        if self.origin:
+            kept = f"; {', '.join(self.frozen)} stay as they are" if self.frozen else ""
+            lines.insert(2, f"from      {self.origin.get('name')}, and its layers{kept}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
     def run(self) -> TrainingResult:
-        """Trains up to the last step, or until a signal asks to stop; saves, and says how it went.
+        """Trains up to the last step, while it is getting better, or until a signal asks to stop.
 
         Raises:
             InputError: the loss was not finite in MOST_SKIPPED steps in a row.
         """
-        settings = self.config.training
-        began = time.monotonic() - self.seconds
-        line: dict[str, Any] = {}
-        batches = training_batches(
-            self.store, self.members, settings.batch_size, settings.seed, self.step
-        )
-        with (
-            StopRequest().listening() as stop,
-            closing(History(self.folder, self.step)) as history,
-            closing(prefetch(batches)) as batches,
-            TrainingProgress(self.step, settings.steps) as progress,
-        ):
-            while self.step < settings.steps and stop.number is None:
-                line = self._take_step(next(batches))
-                if self.step == settings.steps or self.step % settings.validate_every == 0:
-                    line["validation"] = self._validate()
-                self.seconds = time.monotonic() - began
-                history.append(line)
-                if self.step % settings.save_every == 0:
-                    history.secure()
-                    self._save()
-                progress.show(line, self.best_loss, self.skipped)
-                if self.dashboard:
-                    self.dashboard.log(line)
-            if self.step != self.saved_step:
-                history.secure()
-                self._save()
+        stopped_by = self._run()
         if self.dashboard:
             self.dashboard.close()
         return TrainingResult(
@@ -239,71 +252,54 @@ class Training:
             best_loss=self.best_loss,
             seconds=self.seconds,
             skipped=self.skipped,
-            stopped_by=stop.number if self.step < settings.steps else None,
+            stopped_by=stopped_by,
             voice=self.folder / VOICE_FILE if self.best_step is not None else None,
+            waited=self.waited if self.exhausted else 0,
         )
 
-    def _take_step(self, batch: Batch) -> dict[str, Any]:
-        """One step of the optimiser, or none where the loss or its gradient is not finite."""
+    # What the loop asks
+
+    def _configuration(self) -> dict[str, Any]:
+        return self.config.as_dict()
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate(self.config.training, step)
+
+    def _batches(self) -> Iterator[Batch]:
         settings = self.config.training
-        rate = learning_rate(settings, self.step)
-        for group in self.adam.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad()
-        losses = self.model(Sealed(batch.to(self.fabric.device)))
-        self.fabric.backward(losses["loss"])
-        norm = self.fabric.clip_gradients(
-            self.model, self.optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
+        return training_batches(
+            self.store, self.members, settings.batch_size, settings.seed, self.step, self.ranks
         )
-        assert norm is not None, "clip_gradients returns the norm where max_norm is given"
-        # one transfer for all the numbers: each would wait for the device
-        values = torch.stack([*losses.values(), norm.to(losses["loss"])]).tolist()
-        line = dict(zip([*losses, "gradient_norm"], values, strict=True))
-        sound = math.isfinite(line["loss"]) and math.isfinite(line["gradient_norm"])
-        if sound:
-            self.optimizer.step()
-        self.step += 1
-        self.skipped += not sound
-        self.skipped_in_a_row = 0 if sound else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row >= MOST_SKIPPED:
-            raise InputError(
-                f"the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row "
-                f"(up to step {self.step}), so training has stopped: start another run with a "
-                f"lower --learning-rate (it was {rate:.2g}); {self.folder} keeps what it had "
-                "saved before"
-            )
-        return {
-            "step": self.step,
-            "learning_rate": rate,
-            **{name: json_number(value) for name, value in line.items()},
-            "skipped": not sound,
-        }
 
-    def _validate(self) -> dict[str, float | None]:
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.wrapped(Sealed(batch.to(self.fabric.device)))
+        return losses
+
+    def _begin_to_learn(self) -> None:
+        super()._begin_to_learn()
+        freeze(self.student, children_of(self.student), self.frozen)
+
+    def _judge(self) -> dict[str, float | None]:
         """Losses over the held-out utterances; the student becomes the voice if it is the best."""
-        self.module.eval()
-        result = validate(
-            self.model,
-            self.module,
-            validation_batches(self.store, self.held_out, self.config.training.batch_size),
-            self.fabric.device,
-        )
+        batches = validation_batches(self.store, self.held_out, self.config.training.batch_size)
+        result = validate(self.distillation, batches, self.fabric.device)  # in full precision
         loss = result["loss"]
-        if loss is not None and (self.best_loss is None or loss < self.best_loss):
-            self.best_step, self.best_loss = self.step, loss
+        self.waited += 1
+        if loss is not None and (self._best_loss is None or loss < self._best_loss):
+            self.best_step, self._best_loss, self.waited = self.step, loss, 0
             save_voice(
                 self.folder,
-                self.module.student,
+                self.student,
                 self.config,
                 step=self.step,
                 validation={k: v for k, v in result.items() if v is not None},
                 store=self._store_facts(),
                 teacher=self.store.manifest["teacher"],
+                origin=self.origin,
             )
         if self.dashboard:
             first = next(validation_batches(self.store, self.held_out[:1], 1))
-            self.dashboard.show(self.step, self.module.student, first.to(self.fabric.device))
-        self.module.train()
+            self.dashboard.show(self.step, self.student, first.to(self.fabric.device))
         return result
 
     def _save(self) -> None:
@@ -311,18 +307,18 @@ class Training:
         save_state(
             self.folder,
             TrainingState(
-                step=self.step,
+                **self._standing(),
                 config=self.config,
                 store=self._store_facts(),
-                threads=torch.get_num_threads(),
-                tensors=capture(self.module, self.adam),
-                best_step=self.best_step,
+                origin=self.origin,
                 best_loss=self.best_loss,
-                skipped=self.skipped,
-                skipped_in_a_row=self.skipped_in_a_row,
-                seconds=self.seconds,
+                waited=self.waited,
             ),
         )
+
+    def _show(self, line: dict[str, Any]) -> None:
+        if self.dashboard:
+            self.dashboard.log(line)
 
     def _store_facts(self) -> dict[str, Any]:
         return {"digest": self.store.digest, "utterances": len(self.store)}

@@ -33,7 +33,6 @@ from lightspeech.cli import (
     add_device_option,
     positive_float,
     positive_int,
-    resolve_device,
     run,
     use_threads,
 )
@@ -41,15 +40,18 @@ from lightspeech.dashboard import check_installed
 from lightspeech.dataset.features import FOLDER, Features, prepare_features
 from lightspeech.dataset.folder import read_card, read_dataset
 from lightspeech.errors import InputError
+from lightspeech.parts import check_frozen
+from lightspeech.process_group import device_of, joined, wait_for_all
 from lightspeech.progress import format_time
 from lightspeech.ranks import Ranks
-from lightspeech.run_folder import Run
+from lightspeech.run_folder import Run, command_to_resume
 from lightspeech.teacher.aligning import align
 from lightspeech.teacher.config import CONFIGS, TeacherConfig, load_teacher_config
 from lightspeech.teacher.parts import PARTS
 from lightspeech.teacher.run import open_teacher_run
 from lightspeech.teacher.state import TeacherState
-from lightspeech.teacher.training import PRECISIONS, TeacherResult, TeacherTraining
+from lightspeech.teacher.training import TeacherResult, TeacherTraining
+from lightspeech.training_loop import PRECISIONS
 from tacotron2.load import load_tacotron2
 from tacotron2.model import Tacotron2
 
@@ -70,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
              "own layers)")
     add("--from", metavar="CHECKPOINT", dest="origin", type=Path, **unset,
         help="begin with the weights of a checkpoint, in any layout that preprocess.py takes")
-    add("--freeze", metavar="PART", nargs="+", choices=list(PARTS), default=[],
+    add("--freeze", metavar="PART", nargs="+", choices=list(PARTS), **unset,
         help=f"with --from: parts that stay as they are, of {', '.join(PARTS)}")
     add("--steps", metavar="N", type=positive_int, **unset,
         help="optimiser steps in all (default: the configuration's)")
@@ -97,21 +99,29 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = build_parser().parse_args()
     ranks = Ranks.from_environment()
-    device = resolve_device(args.device)
-    if device.type == "cuda" and ranks.count > 1:
-        device = torch.device("cuda", ranks.local)
+    device = device_of(ranks, args.device)
     use_threads(args.threads)
     if args.tensorboard:
         check_installed()
     if args.freeze and not (args.origin or args.resume):
         raise InputError("--freeze keeps parts of a checkpoint as they are: name it with --from")
-    if set(args.freeze) == set(PARTS):
-        raise InputError("--freeze names every part, so that nothing would learn: leave one out")
-    if ranks.count > 1 and "MASTER_ADDR" not in os.environ:
+    check_frozen(args.freeze or [], PARTS)
+    with joined(ranks, device):
+        result = train(args, ranks, device)
+    if result is None:
+        return
+    if result.teacher is None and result.stopped_by is None and ranks.rank == 0:
         raise InputError(
-            f"WORLD_SIZE is {ranks.count} in the environment, but there is no MASTER_ADDR at which "
-            "the processes could meet: start them with torchrun"
+            "training is through and no validation was finite, so there is no teacher: start "
+            "another run with a lower --learning-rate"
         )
+    tell(ranks, summary(result, args.out, ranks))
+    if result.stopped_by is not None:
+        sys.exit(128 + result.stopped_by)
+
+
+def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> TeacherResult | None:
+    """One sitting; None where there is nothing left to do."""
     features = prepare(args.dataset, args.jobs, ranks)
     with open_teacher_run(args.out, args.resume, ranks) as place:
         model, config, origin = begin(args, place)
@@ -138,17 +148,9 @@ def main() -> None:
                 f"the run in {args.out} has taken its {training.step:,} steps already; "
                 f"to train further: --resume --steps {2 * training.step}",
             )
-            return
+            return None
         tell(ranks, training.plan())
-        result = training.run()
-    if result.teacher is None and result.stopped_by is None and ranks.rank == 0:
-        raise InputError(
-            "training is through and no validation was finite, so there is no teacher: start "
-            "another run with a lower --learning-rate"
-        )
-    tell(ranks, summary(result, args.out))
-    if result.stopped_by is not None:
-        sys.exit(128 + result.stopped_by)
+        return training.run()
 
 
 def tell(ranks: Ranks, text: str) -> None:
@@ -173,10 +175,9 @@ def prepare(dataset: Path, jobs: int, ranks: Ranks) -> Features:
                 bar.update(done - bar.n)
 
             features = prepare_features(folder, utterances, jobs, show)
-    if ranks.count > 1:
-        wait_for_others()
-        if ranks.local:
-            features = Features.open(folder)
+    wait_for_all(ranks)
+    if ranks.local:
+        features = Features.open(folder)
     return features
 
 
@@ -202,19 +203,10 @@ def find_paths(folder: Path, features: Features, jobs: int, ranks: Ranks) -> lis
 
             durations = align(folder, features, show)
         torch.set_num_threads(threads)
-    if ranks.count > 1:
-        wait_for_others()
-        if ranks.local:
-            durations = align(folder, features)
+    wait_for_all(ranks)
+    if ranks.local:
+        durations = align(folder, features)
     return durations
-
-
-def wait_for_others() -> None:
-    """Returns when all the processes have come here."""
-    if not torch.distributed.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(backend)
-    torch.distributed.barrier()
 
 
 def begin(
@@ -255,8 +247,9 @@ def begin(
             f"{args.origin} has other layers than the configuration {config.name!r}: leave out "
             "--config, or its model"
         )
-    source = {name: model.source[name] for name in ("name", "sha256")}
-    return model, replace(config, model=model.config), {**source, "frozen": sorted(args.freeze)}
+    origin = {name: model.source[name] for name in ("name", "sha256")}
+    frozen = sorted(args.freeze or [])
+    return model, replace(config, model=model.config), {**origin, "frozen": frozen}
 
 
 def provenance(dataset: Path) -> dict[str, Any]:
@@ -265,7 +258,7 @@ def provenance(dataset: Path) -> dict[str, Any]:
     return {} if card is None else {"dataset": card}
 
 
-def summary(result: TeacherResult, out: Path) -> str:
+def summary(result: TeacherResult, out: Path, ranks: Ranks) -> str:
     """What came of it and what to do next, for people."""
     done = "stopped" if result.stopped_by is not None else "finished"
     lines = [f"{done} after step {result.step:,}, {format_time(result.seconds)} of training"]
@@ -283,10 +276,8 @@ def summary(result: TeacherResult, out: Path) -> str:
     else:
         lines.append("no teacher yet: it comes with the first validation")
     if result.stopped_by is not None:
-        given = [a for a in sys.argv[1:] if a != "--resume"]
-        lines.append(
-            f"go on    {shlex.join(['python', '-m', 'tacotron2.train', *given, '--resume'])}"
-        )
+        again = command_to_resume(["-m", "tacotron2.train"], sys.argv[1:], ranks)
+        lines.append(f"go on    {shlex.join(again)}")
     return "\n".join(lines)
 
 

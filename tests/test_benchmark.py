@@ -19,8 +19,17 @@ from lightspeech.benchmark.rows import Findings, Row, processor_name, table
 from lightspeech.benchmark.settings import Settings
 from lightspeech.benchmark.student import two_students
 from lightspeech.benchmark.timing import best_times, product_rate
-from lightspeech.benchmark.training import training_batch
+from lightspeech.benchmark.training import (
+    StepTimes,
+    describe_steps,
+    time_steps,
+    training_batch,
+)
 from lightspeech.evaluation.quality import Dnsmos
+from lightspeech.run_folder import open_run
+from lightspeech.training import Training
+from lightspeech.training_state import load_state
+from tests.synthetic_store import make_store, tiny_config
 
 
 def test_the_two_students_say_the_same() -> None:
@@ -37,6 +46,36 @@ def test_the_batch_is_full() -> None:
     batch = training_batch(3, 7, 40, 16)
     assert batch.durations.sum(1).tolist() == batch.frames.tolist() == [40, 40, 40]
     assert batch.mel.shape == (3, 40, 80)
+
+
+def test_what_a_step_spends_its_time_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a clock that only what is planted moves: 3 s the model, 2 s Adam, 1 s the history."""
+    clock = [0.0]
+
+    def takes(seconds: float, owner: object, name: str) -> None:
+        function = getattr(owner, name)
+
+        def slow(*arguments: object, **options: object) -> object:
+            clock[0] += seconds
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    store = make_store(tmp_path / "store")
+    with open_run(tmp_path / "run", False, load_state) as run:
+        training = Training(store, run, tiny_config(steps=6, validate_every=4, save_every=3))
+        takes(1.0, training.module, "forward")
+        takes(2.0, training.fabric, "backward")
+        takes(2.0, training.adam, "step")
+        takes(1.0, training, "_show")
+        takes(100.0, training, "_judge")
+        monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+        times = time_steps(training)
+    assert times == [StepTimes(6.0, 3.0, 2.0)] * 3  # of 6, not the first, the fourth and the last
+    assert describe_steps(times[0]) == (
+        "training: 50.0% of a step of train.py is not the model: 33.3% clipping, Adam and checks, "
+        "16.7% data, history and display"
+    )
 
 
 @pytest.mark.parametrize("with_warm_ups", [False, True])

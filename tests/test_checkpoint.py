@@ -19,18 +19,20 @@ from lightspeech.checkpoint import (
     STATE_FILE,
     VOICE_CARD,
     VOICE_FILE,
-    TrainingState,
-    capture,
-    load_state,
     load_voice,
-    restore,
-    save_state,
     save_voice,
 )
 from lightspeech.config import Config
 from lightspeech.errors import InputError
 from lightspeech.model import LightSpeech
 from lightspeech.text import SYMBOLS
+from lightspeech.training_state import (
+    TrainingState,
+    capture,
+    load_state,
+    restore,
+    save_state,
+)
 from tests.synthetic_store import tiny_config
 
 
@@ -210,6 +212,10 @@ def make_state(step: int) -> TrainingState:
         store={"digest": "d" * 64, "utterances": 12},
         threads=1,
         tensors={"weight": torch.full((3,), float(step))},
+        origin={"name": "other", "frozen": ["encoder"]},
+        ranks=4,
+        average_steps=17,
+        waited=3,
         best_step=2,
         best_loss=0.1 + 0.2,  # not a short decimal
         skipped=3,
@@ -267,6 +273,9 @@ def test_a_failed_save_leaves_the_last_state(
         ({"step": True}, "its field 'step' is True"),
         ({"store": {}}, "its field 'digest' is None"),
         ({"best_loss": "low"}, "its field 'best_loss' is 'low'"),
+        ({"origin": ["a voice"]}, r"its field 'origin' is \['a voice'\]"),
+        ({"ranks": None}, "its field 'ranks' is None"),
+        ({"waited": "long"}, "its field 'waited' is 'long'"),
         ({"config": {"model": 3}}, "model must be an object"),
     ],
 )

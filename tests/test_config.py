@@ -24,6 +24,7 @@ def test_the_published_recipe() -> None:
     assert training.mel_squared_weight == training.duration_weight == training.memory_weight == 1.0
     assert training.mel_absolute_weight == 0.0
     assert training.final_learning_rate == training.learning_rate  # no decay
+    assert (training.ema_decay, training.patience) == (0.0, 0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -38,6 +39,25 @@ def test_a_file_need_not_say_everything(tmp_path: Path) -> None:
     write_json(tmp_path / "mine.json", {"training": {"steps": 5}})
     config = load_config(tmp_path / "mine.json")
     assert config == replace(Config(name="custom"), training=TrainingConfig(steps=5))
+
+
+def test_layers_that_are_given(tmp_path: Path) -> None:
+    layers = ModelConfig(decoder_size=64)
+    assert load_config("quick", layers) == replace(load_config("quick"), model=layers)
+    path = tmp_path / "mine.json"
+    for model in ({}, {"model": {"decoder_size": 64}}):
+        write_json(path, {"training": {"steps": 5}, **model})
+        assert load_config(path, layers).model == layers
+        assert load_config(path, layers).training == TrainingConfig(steps=5)
+    write_json(path, {"model": {"decoder_size": 32}})
+    with pytest.raises(
+        InputError,
+        match=r"mine\.json has other layers than the voice \(model\.decoder_size: 32, not",
+    ):
+        load_config(path, layers)
+    write_json(path, [])
+    with pytest.raises(InputError, match="expected a JSON object"):
+        load_config(path, layers)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +76,9 @@ def test_a_file_need_not_say_everything(tmp_path: Path) -> None:
         ({"training": {"weight_decay": float("nan")}}, "weight_decay must be at least 0"),
         ({"training": {"memory_weight": "1"}}, "memory_weight must be a number, not '1'"),
         ({"training": {"validation_share": 1}}, "validation_share must be above 0 and below 1"),
+        ({"training": {"ema_decay": 1}}, "ema_decay must be at least 0 and below 1, not 1"),
+        ({"training": {"ema_decay": -0.1}}, "ema_decay must be at least 0 and below 1"),
+        ({"training": {"patience": 1.5}}, "patience must be a whole number of at least 0"),
         ({"training": {"mel_squared_weight": 0}}, "one of mel_squared_weight and mel_absolute_"),
         ({"model": {"n_mels": 0}}, "n_mels must be a whole number, 1 to 16384, not 0"),
         ({"model": {"encoder_size": 5}}, r"encoder_size must be even \(two directions\), not 5"),

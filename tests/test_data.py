@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from lightspeech.data import (
+    Whole,
     collate,
     epoch_batches,
     prefetch,
+    shares,
     split,
     training_batches,
     validation_batches,
 )
+from lightspeech.ranks import Ranks
 from tests.synthetic_store import MEMORY_SIZE, make_label, make_store
 
 
@@ -114,6 +117,56 @@ def test_training_batches_can_start_at_any_step(tmp_path: Path) -> None:
     for step in range(8):
         rest = itertools.islice(training_batches(store, members, 3, 9, step), 10 - step)
         assert [batch.ids for batch in rest] == whole[step:]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [1, 2, 5, 64])
+def test_a_batch_is_shared_out_evenly_and_wholly(size: int, ranks: int) -> None:
+    frames = [(37 * number) % 401 + 50 for number in range(200)]
+    batch = list(range(100, 100 + size))[::-1]
+    found = shares(frames, batch, ranks)
+    assert len(found) == ranks
+    assert sorted(itertools.chain.from_iterable(found)) == sorted(batch)
+    assert found[0]
+    if ranks == 1:
+        assert found == [batch]
+    for share in found:
+        assert share == sorted(share, reverse=True)  # in the order of the batch
+    sums = [sum(frames[item] for item in share) for share in found]
+    assert max(sums) - min(sums) <= max(frames[item] for item in batch)
+    if size == 64:
+        assert max(sums) < 1.05 * min(sums)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_the_shares_of_all_processes_are_what_one_sees(tmp_path: Path, ranks: int) -> None:
+    store = make_store(tmp_path / "store")
+    members = [0, 2, 3, 5, 7, 8, 11]  # 4, then 3: with 5 processes one or two have nothing
+    alone = itertools.islice(training_batches(store, members, 4, 9), 6)
+    streams = [training_batches(store, members, 4, 9, 0, Ranks(r, ranks)) for r in range(ranks)]
+    idle = 0
+    for batch, *parts in zip(alone, *streams, strict=False):
+        seen = [id for part in parts if part.whole.counts for id in part.ids]
+        assert sorted(seen) == sorted(batch.ids)
+        for part in parts:
+            assert (part.whole.frames, part.whole.tokens) == (
+                int(batch.frames.sum()),
+                int(batch.token_lengths.sum()),
+            )
+            idle += not part.whole.counts
+            assert part.whole.counts or len(part.ids) == 1
+    assert (idle > 0) is (ranks == 5)
+    again = [training_batches(store, members, 4, 9, 3, Ranks(r, ranks)) for r in range(ranks)]
+    later = [next(stream) for stream in again]
+    whole = next(itertools.islice(training_batches(store, members, 4, 9), 3, 4))
+    assert sorted(id for b in later if b.whole.counts for id in b.ids) == sorted(whole.ids)
+
+
+def test_a_batch_by_itself_is_the_whole() -> None:
+    labels = [make_label(1, 3), make_label(2, 7)]
+    frames = sum(len(label.mel) for label in labels)
+    assert collate(labels).whole == Whole(frames, 10)
+    assert collate(labels, Whole(99, 98)).whole == Whole(99, 98)
 
 
 def test_validation_batches_hold_each_member_once_the_longest_first(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lightspeech.config import TrainingConfig
+from lightspeech.data import Whole
 from lightspeech.losses import DistillationLoss
 from lightspeech.model import TrainingOutput
 
@@ -38,6 +39,7 @@ def example(memory_size: int = H, padding: float = 0.0) -> tuple[TrainingOutput,
         mel=random(3, T, M).masked_fill(padded_frames.unsqueeze(2), padding),
         frames=torch.tensor(FRAMES),
         memory=random(3, N, memory_size).masked_fill(padded_tokens.unsqueeze(2), padding),
+        whole=Whole(sum(FRAMES), sum(TOKENS)),
     )
     return output, batch
 
@@ -102,12 +104,52 @@ def test_a_batch_is_the_weighted_mean_of_its_utterances() -> None:
             mel=batch.mel[i : i + 1, :n_frames],
             frames=batch.frames[i : i + 1],
             memory=batch.memory[i : i + 1, :n_tokens],
+            whole=Whole(n_frames, n_tokens),
         )
         alone.append(loss(one, target).terms)
     for name in TERMS:
         weights = FRAMES if name.startswith("mel") else TOKENS
         mean = sum(w * float(terms[name]) for w, terms in zip(weights, alone, strict=True))
         assert float(together[name]) == pytest.approx(mean / sum(weights), rel=1e-12), name
+
+
+def test_the_shares_of_a_whole_add_up_to_its_mean() -> None:
+    """Losses and gradients of utterances one by one, as shares of all three."""
+    whole_output, whole_batch = example(3)
+    loss = make_loss(3)
+    whole_output.mel.requires_grad_()
+    whole = loss(whole_output, whole_batch)
+    whole.total.backward()
+    expected = [p.grad.clone() for p in loss.parameters() if p.grad is not None]
+    loss.zero_grad()
+    totals = dict.fromkeys(TERMS, 0.0)
+    output, batch = example(3)
+    output.mel.requires_grad_()
+    for i, (n_tokens, n_frames) in enumerate(zip(TOKENS, FRAMES, strict=True)):
+        one = TrainingOutput(
+            output.mel[i : i + 1, :n_frames],
+            output.durations[i : i + 1, :n_tokens],
+            output.memory[i : i + 1, :n_tokens],
+        )
+        target = SimpleNamespace(
+            tokens=batch.tokens[i : i + 1, :n_tokens],
+            token_lengths=batch.token_lengths[i : i + 1],
+            durations=batch.durations[i : i + 1, :n_tokens],
+            mel=batch.mel[i : i + 1, :n_frames],
+            frames=batch.frames[i : i + 1],
+            memory=batch.memory[i : i + 1, :n_tokens],
+            whole=Whole(sum(FRAMES), sum(TOKENS)),
+        )
+        share = loss(one, target)
+        share.total.backward()
+        for name in TERMS:
+            totals[name] += float(share.terms[name])
+    for name in TERMS:
+        assert totals[name] == pytest.approx(float(whole.terms[name]), rel=1e-12), name
+    assert output.mel.grad is not None
+    torch.testing.assert_close(output.mel.grad, whole_output.mel.grad)
+    for parameter, gradient in zip(loss.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 @pytest.mark.parametrize("memory_size", [H, 3])

@@ -15,13 +15,14 @@ from lightspeech.model import TYPICAL_DURATION, LightSpeech, StudentOutput, Trai
 TINY = ModelConfig(
     n_symbols=20, embedding_size=6, encoder_size=8, duration_size=10, decoder_size=12, n_mels=5
 )
+REFINED = dataclasses.replace(TINY, refiner_blocks=2, refiner_size=7, refiner_hidden=9)
 
 
-@pytest.fixture
-def student() -> LightSpeech:
+@pytest.fixture(params=[TINY, REFINED], ids=["published", "refined"])
+def student(request: pytest.FixtureRequest) -> LightSpeech:
     """A tiny student in float64, so that batches and singles can be compared closely."""
     torch.manual_seed(0)
-    student = LightSpeech(TINY).double()
+    student = LightSpeech(request.param).double()
     # Untrained durations hardly differ from token to token; spread them over 0 to some frames.
     last = last_duration_layer(student)
     with torch.no_grad():
@@ -68,8 +69,8 @@ def test_parameter_counts() -> None:
 
 
 def test_every_size_of_the_configuration_is_used() -> None:
-    sizes = {f.name: getattr(TINY, f.name) for f in dataclasses.fields(TINY)}
-    shapes = {n: tuple(p.shape) for n, p in LightSpeech(TINY).named_parameters()}
+    sizes = {f.name: getattr(REFINED, f.name) for f in dataclasses.fields(REFINED)}
+    shapes = {n: tuple(p.shape) for n, p in LightSpeech(REFINED).named_parameters()}
     for name, size in sizes.items():
         bigger = LightSpeech(ModelConfig(**{**sizes, name: size + 2}))
         assert {n: tuple(p.shape) for n, p in bigger.named_parameters()} != shapes, name

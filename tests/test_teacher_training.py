@@ -25,16 +25,17 @@ from lightspeech.progress import TrainingProgress
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import read_history
 from lightspeech.sealed import Sealed
-from lightspeech.teacher import curves, objective, training, validation
+from lightspeech.teacher import curves, objective, validation
 from lightspeech.teacher.batches import validation_batches
 from lightspeech.teacher.config import TeacherConfig
 from lightspeech.teacher.curves import TeacherCurves, draw_curves
-from lightspeech.teacher.ema import WeightAverage
 from lightspeech.teacher.parts import PARTS
 from lightspeech.teacher.run import open_teacher_run
 from lightspeech.teacher.state import load_teacher_state, save_teacher
-from lightspeech.teacher.training import MOST_SKIPPED, TeacherResult, TeacherTraining
+from lightspeech.teacher.training import TeacherResult, TeacherTraining
 from lightspeech.teacher.validation import FreeRun, read_along, speak_freely, summarize
+from lightspeech.training_loop import MOST_SKIPPED, PRECISIONS
+from lightspeech.weight_average import WeightAverage
 from tacotron2 import Tacotron2, TeacherOutput, layers, load_tacotron2
 from tacotron2.load import default_checkpoint
 from tests.tacotron2_recipe import draw_tacotron2
@@ -392,6 +393,8 @@ def spoil_losses(patch: pytest.MonkeyPatch, steps: set[int], in_gradient: bool) 
     def spoiled(*arguments: Any, **options: Any) -> dict[str, Tensor]:
         nonlocal count
         terms = losses(*arguments, **options)
+        if not torch.is_grad_enabled():  # validation
+            return terms
         count += 1
         if count not in steps:
             return terms
@@ -893,7 +896,7 @@ def test_bfloat16(features: Features, tmp_path: Path) -> None:
 
 
 @pytest.mark.requires_cuda
-@pytest.mark.parametrize("precision", training.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_on_a_gpu(features: Features, tmp_path: Path, precision: str) -> None:
     config = CONFIG.override(steps=30, learning_rate=0.02)
     result = train(features, tmp_path / "run", config, device="cuda", precision=precision)

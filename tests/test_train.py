@@ -18,12 +18,13 @@ import pytest
 import torch
 
 import train
-from lightspeech.checkpoint import load_state, load_voice
+from lightspeech.checkpoint import load_voice
 from lightspeech.config import Config
 from lightspeech.files import write_json
 from lightspeech.run_folder import open_run, read_history
 from lightspeech.store import LabelStore
 from lightspeech.training import Training
+from lightspeech.training_state import load_state
 from tests.conftest import ROOT
 from tests.synthetic_store import make_store, tiny_config
 

@@ -6,18 +6,22 @@ import itertools
 import math
 import os
 import signal
+import wave
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lightspeech.checkpoint import load_state, load_voice
+from lightspeech import training as training_module
+from lightspeech.checkpoint import encode_file, load_voice, read_file
 from lightspeech.config import Config, TrainingConfig
-from lightspeech.data import validation_batches
+from lightspeech.data import split, validation_batches
 from lightspeech.distillation import validate
 from lightspeech.errors import InputError
 from lightspeech.interrupt import StopRequest
@@ -25,14 +29,9 @@ from lightspeech.losses import DistillationLoss, Losses
 from lightspeech.progress import TrainingProgress, format_time
 from lightspeech.run_folder import History, open_run, read_history, resumed_config
 from lightspeech.store import LabelStore
-from lightspeech.training import (
-    MOST_SKIPPED,
-    PRECISIONS,
-    Training,
-    TrainingResult,
-    check_trainable,
-    learning_rate,
-)
+from lightspeech.training import Training, TrainingResult, check_trainable, learning_rate
+from lightspeech.training_loop import MOST_SKIPPED, PRECISIONS
+from lightspeech.training_state import load_state
 from tests.synthetic_store import make_store, tiny_config
 
 
@@ -305,7 +304,6 @@ def test_validation_does_not_depend_on_the_batches(store: LabelStore, tmp_path: 
         training = Training(store, run, tiny_config())
     results = [
         validate(
-            training.model,
             training.module,
             validation_batches(store, range(len(store)), size),
             training.fabric.device,
@@ -385,7 +383,13 @@ def test_a_student_of_another_shape_than_the_labels_is_refused(
 def test_the_plan_says_what_will_be_done(store: LabelStore, tmp_path: Path) -> None:
     with open_run(tmp_path / "run", resume=False, load=load_state) as run:
         plan = Training(store, run, tiny_config()).plan()
-    for part in ("12 utterances", "held out", "'tiny'", "parameters", "device    cpu, 1 thread"):
+    for part in (
+        "12 utterances",
+        "held out",
+        "'tiny'",
+        "parameters",
+        "device    cpu, 1 process of 1 thread",
+    ):
         assert part in plan
     assert "20 of 4 utterances" in plan
 
@@ -417,7 +421,7 @@ def test_training_on_a_gpu_has_its_targets_in_full_precision(
     assert all(p.dtype == torch.float32 for p in load_voice(tmp_path / "run")[0].parameters())
 
 
-def test_tensorboard_gets_curves_and_a_picture(store: LabelStore, tmp_path: Path) -> None:
+def test_tensorboard_gets_curves_a_picture_and_sound(store: LabelStore, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
@@ -427,6 +431,35 @@ def test_tensorboard_gets_curves_and_a_picture(store: LabelStore, tmp_path: Path
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
     assert [event.step for event in events.Scalars("validation/duration_error")] == [4]
     assert [event.step for event in events.Images("validation/utterance")] == [4]
+    # the teacher's utterance, whose length is known, and the student's, whose length it chose
+    (held_out, *_) = sorted(
+        store.frames[i] for i in split(store.ids, 0.2, tiny_config().training.seed)[1][:1]
+    )
+    (teacher,) = events.Audio("validation/teacher")
+    (student,) = events.Audio("validation/student")
+    assert teacher.step == student.step == 4
+    with wave.open(BytesIO(teacher.encoded_audio_string)) as sound:
+        assert (sound.getframerate(), sound.getnchannels()) == (22050, 1)
+        assert sound.getnframes() == 256 * held_out
+        heard = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+    assert heard.std() > 100
+    with wave.open(BytesIO(student.encoded_audio_string)) as sound:
+        assert sound.getnframes() % 256 == 0
+
+
+def test_what_is_not_finite_makes_no_sound(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from lightspeech.dashboard import Dashboard
+
+    dashboard = Dashboard(tmp_path, 0)
+    dashboard._play("validation/student", torch.full((5, 80), math.nan), 1)
+    dashboard._play("validation/student", torch.full((5, 80), 999.0), 2)  # no signal is so loud
+    dashboard.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Audio("validation/student")] == [2]
 
 
 def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,7 +514,7 @@ def plan_validations(patch: pytest.MonkeyPatch, losses: dict[int, float]) -> lis
 
     seen: list[list[str]] = []
 
-    def planned(model: Any, module: Any, batches: Any, device: Any) -> dict[str, float]:
+    def planned(module: Any, batches: Any, device: Any) -> dict[str, float]:
         seen.append([id for batch in batches for id in batch.ids])
         return {"loss": losses[next(steps)]}
 
@@ -523,7 +556,7 @@ def test_the_length_ratio_is_ours_over_theirs(store: LabelStore, tmp_path: Path)
     nn.init.zeros_(last.weight)
     nn.init.constant_(last.bias, 7.0)
     batches = validation_batches(store, range(len(store)), 5)
-    found = validate(training.model, training.module, batches, training.fabric.device)
+    found = validate(training.module, batches, training.fabric.device)
     tokens = sum(len(label.tokens) for label in store)
     assert found["length_ratio"] == pytest.approx(7 * tokens / sum(store.frames))
 
@@ -535,3 +568,171 @@ def test_the_adapter_of_the_memory_is_trained_too(store: LabelStore, tmp_path: P
         train(store, tmp_path / str(steps), tiny_config(steps=steps))
         states.append(load_state(tmp_path / str(steps))[0].tensors[name])
     assert not torch.equal(*states)
+
+
+# The average of the weights
+
+
+def state_of(training: Training) -> dict[str, Tensor]:
+    return {n: v.detach().clone() for n, v in training.module.state_dict().items()}
+
+
+def test_the_average_equals_its_formula_and_is_what_is_judged(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(steps=7, ema_decay=0.4, validate_every=7)
+    seen, judged = [], []
+    take, validated = Training._take_step, training_module.validate
+
+    def watched(self: Training, batch: Any) -> dict[str, Any]:
+        if not seen:
+            seen.append(state_of(self))
+        line = take(self, batch)
+        seen.append(state_of(self))
+        return line
+
+    def judge(module: Any, *rest: Any) -> dict[str, float | None]:
+        assert not module.training
+        judged.append({n: v.clone() for n, v in module.state_dict().items()})
+        return validated(module, *rest)
+
+    monkeypatch.setattr(Training, "_take_step", watched)
+    monkeypatch.setattr(training_module, "validate", judge)
+    train(store, tmp_path / "run", config)
+    saved = tensors_of(tmp_path / "run")
+    voice = load_voice(tmp_path / "run")[0].state_dict()
+    for name, value in judged[0].items():
+        expected = seen[0][name].double()
+        for step in range(1, 8):
+            decay = min(0.4, (1 + step) / (10 + step))  # at first it follows more closely: 2 / 11
+            expected = decay * expected + (1 - decay) * seen[step][name].double()
+        torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-5)
+        assert not torch.equal(value, seen[-1][name])
+        assert torch.equal(saved[f"average/{name}"], value)
+        assert torch.equal(saved[f"module/{name}"], seen[-1][name])
+        if name.startswith("student."):
+            assert torch.equal(voice[name.removeprefix("student.")], value)
+    assert load_state(tmp_path / "run")[0].average_steps == 7
+
+
+def test_averaging_changes_nothing_but_what_is_judged(store: LabelStore, tmp_path: Path) -> None:
+    for decay in (0.0, 0.9):
+        train(store, tmp_path / str(decay), tiny_config(ema_decay=decay))
+    plain, averaged = tensors_of(tmp_path / "0.0"), tensors_of(tmp_path / "0.9")
+    assert not any(name.startswith("average/") for name in plain)
+    assert all(torch.equal(value, averaged[name]) for name, value in plain.items())
+    for line, other in zip(*(read_history(tmp_path / n) for n in ("0.0", "0.9")), strict=True):
+        validation, judged = line.pop("validation", None), other.pop("validation", None)
+        assert line == other
+        assert (validation is None) or validation != judged
+
+
+@pytest.mark.parametrize("stop_after", [4, 7])
+def test_resuming_with_an_average_changes_nothing(
+    store: LabelStore, tmp_path: Path, stop_after: int
+) -> None:
+    config = tiny_config(ema_decay=0.95)
+    train(store, tmp_path / "whole", config)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_in_step(patch, stop_after)
+        train(store, tmp_path / "parts", config)
+    train(store, tmp_path / "parts", config, resume=True)
+    assert_same(tmp_path / "parts", tmp_path / "whole")
+
+
+# Patience
+
+
+LOSSES = {5: 3.0, 10: 2.0, 15: 2.5, 20: 2.0, 25: 2.25, 30: 1.0}
+
+
+def test_training_stops_when_nothing_gets_better(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_validations(monkeypatch, LOSSES)
+    result = train(store, tmp_path / "run", tiny_config(steps=100, patience=3))
+    assert (result.step, result.best_step, result.stopped_by) == (25, 10, None)
+    assert result.waited == 3
+    state = load_state(tmp_path / "run")[0]
+    assert (state.step, state.waited, state.best_step) == (25, 3, 10)
+    assert len(read_history(tmp_path / "run")) == 25
+
+
+def test_without_patience_it_never_stops(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_validations(monkeypatch, {5 * i: 1.0 for i in range(1, 9)})
+    result = train(store, tmp_path / "run", tiny_config(steps=40))
+    assert (result.step, result.best_step, result.waited) == (40, 5, 0)
+
+
+def test_a_validation_that_is_not_finite_tries_the_patience(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_validations(monkeypatch, {5: 1.0, 10: None, 15: None})  # type: ignore[dict-item]
+    assert train(store, tmp_path / "run", tiny_config(steps=40, patience=2)).step == 15
+
+
+@pytest.mark.parametrize("stop_after", [12, 20, 24])
+def test_patience_goes_on_where_it_was(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    plan_validations(monkeypatch, LOSSES)
+    config = tiny_config(steps=100, patience=3)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_in_step(patch, stop_after)
+        result = train(store, tmp_path / "run", config)
+        assert (result.step, result.waited) == (stop_after, 0)
+    assert train(store, tmp_path / "run", config, resume=True).step == 25
+
+
+def test_who_asks_for_another_length_has_patience_again(
+    store: LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = tmp_path / "run", tiny_config(steps=100, patience=2)
+    plan_validations(monkeypatch, LOSSES)
+    assert train(store, folder, config).step == 20
+    again = train(store, folder, config, resume=True)  # as it was: there is nothing to do
+    assert (again.step, again.waited) == (20, 2)
+    longer = train(store, folder, resumed_config(config, config, 30), resume=True)
+    assert (longer.step, longer.best_step, longer.waited) == (30, 30, 0)
+
+
+# The optimiser
+
+
+def test_the_fused_optimiser_is_as_exact_as_the_plain_one() -> None:
+    """Beside the formulas of Kingma and Ba (2015) in double precision, with L2 weight decay."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(5000, generator=generator)
+    gradients = [torch.randn(5000, generator=generator) * 0.1 for _ in range(50)]
+    exact, m, v = start.double(), torch.zeros(5000).double(), torch.zeros(5000).double()
+    for t, gradient in enumerate(gradients, 1):
+        g = gradient.double() + 1e-2 * exact
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        exact = exact - 1e-2 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    errors = []
+    for fused in (False, True):
+        weight = nn.Parameter(start.clone())
+        adam = torch.optim.Adam([weight], lr=1e-2, weight_decay=1e-2, fused=fused)
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            adam.step()
+        errors.append(float((weight.detach().double() - exact).abs().max()))
+    assert errors[1] < 2 * errors[0] < 1e-5
+
+
+def test_a_state_that_an_older_version_wrote(store: LabelStore, tmp_path: Path) -> None:
+    """It knew nothing of processes, averages, beginnings and patience."""
+    folder = tmp_path / "run"
+    train(store, folder, tiny_config(steps=4))
+    facts, tensors = read_file(folder / "last.safetensors", "training")
+    for name in ("ranks", "average_steps", "origin", "waited"):
+        del facts[name]
+    for name in ("ema_decay", "patience"):
+        del facts["config"]["training"][name]
+    (folder / "last.safetensors").write_bytes(encode_file(facts, tensors))
+    train(store, folder, tiny_config(steps=8), resume=True)
+    train(store, tmp_path / "same", tiny_config(steps=4))
+    train(store, tmp_path / "same", tiny_config(steps=8), resume=True)
+    assert_same(folder, tmp_path / "same")

@@ -20,13 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from lightspeech.checkpoint import capture, encode_file, fact, read_file, restore
+from lightspeech.checkpoint import encode_file, fact, read_file
 from lightspeech.dataset.features import Features
 from lightspeech.errors import InputError
 from lightspeech.files import write_bytes
 from lightspeech.teacher.aligner import Aligner, alignment_loss, best_durations, log_prior
 from lightspeech.teacher.batches import collate, step_plan
 from lightspeech.teacher.config import TeacherTrainingConfig
+from lightspeech.training_state import capture, restore
 
 ALIGNMENT_FILE = "alignment.safetensors"
 ALIGNER_FILE = "aligner.safetensors"

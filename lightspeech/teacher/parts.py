@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import nn
-
-from tacotron2 import Tacotron2
-
 PARTS = {
     "embedding": ("embedding.",),
     "encoder": ("encoder.",),
@@ -20,17 +14,4 @@ PARTS = {
     ),
     "postnet": ("postnet.",),
 }
-"""name -> what the names of its parameters begin with"""
-
-
-def freeze(model: Tacotron2, parts: Sequence[str]) -> None:
-    """Keeps `parts` from learning: their parameters, and their batch norm's statistics."""
-    prefixes = tuple(prefix for part in parts for prefix in PARTS[part])
-    if not prefixes:
-        return
-    for name, parameter in model.named_parameters():
-        if name.startswith(prefixes):
-            parameter.requires_grad_(False)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm1d) and f"{name}.".startswith(prefixes):
-            module.eval()
+"""name -> what the names of its parameters begin with, as `lightspeech.parts` takes it"""

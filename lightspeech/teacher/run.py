@@ -11,30 +11,20 @@ curves.png            the validations
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-import torch
 
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import Run, open_run
 from lightspeech.teacher.state import TeacherState, load_teacher_state
 
 
-@contextmanager
-def open_teacher_run(folder: Path, resume: bool, ranks: Ranks) -> Iterator[Run[TeacherState]]:
+def open_teacher_run(
+    folder: Path, resume: bool, ranks: Ranks
+) -> AbstractContextManager[Run[TeacherState]]:
     """Takes hold of a run's folder; the first process does it for all of them.
 
     Raises:
         InputError: see `open_run`.
     """
-    if ranks.rank == 0:
-        with open_run(folder, resume, load_teacher_state) as run:
-            if ranks.count > 1:
-                torch.distributed.barrier()
-            yield run
-    else:
-        torch.distributed.barrier()
-        state, note = load_teacher_state(folder) if resume else (None, None)
-        yield Run(folder, state, note)
+    return open_run(folder, resume, load_teacher_state, ranks)

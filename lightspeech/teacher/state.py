@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightspeech.audio import AUDIO_FACTS
-from lightspeech.checkpoint import fact, newest_state, read_file, replace_state
+from lightspeech.checkpoint import fact, read_file
 from lightspeech.teacher.config import TeacherConfig
+from lightspeech.training_state import LoopState, loop_facts, newest_state, replace_state
 from safeload import write_checkpoint
 from tacotron2 import Tacotron2
 from tacotron2.load import KIND
@@ -22,33 +23,15 @@ LATEST_FILE = "latest.safetensors"
 """The teacher of the last validation, in the same form."""
 
 
-@dataclass(frozen=True)
-class TeacherState:
-    """All that a training needs to go on as if it had never stopped."""
+@dataclass(frozen=True, kw_only=True)
+class TeacherState(LoopState):
+    """The state of a teacher's training."""
 
-    step: int
     config: TeacherConfig
     dataset: dict[str, Any]
     """`digest`, `utterances`"""
-    origin: dict[str, Any]
-    """the checkpoint whose weights it began with, and what stays `frozen`; empty: from scratch"""
-    ranks: int
-    """processes that shared it"""
-    threads: int
-    """CPU threads of each"""
-    average_steps: int
-    """steps that the average of the weights has taken in"""
-    tensors: dict[str, Tensor]
-    """weights, optimiser's moments, the average"""
-    best_step: int | None = None
-    """the step of the best validation so far"""
     best_score: list[float] | None = None
-    """its share of usable utterances and its loss"""
-    skipped: int = 0
-    """steps left out because a loss or gradient was not finite"""
-    skipped_in_a_row: int = 0
-    seconds: float = 0.0
-    """time spent training, in all the sittings"""
+    """of the best validation: its share of usable utterances, and minus its loss"""
 
 
 def save_teacher_state(folder: Path, state: TeacherState) -> None:
@@ -66,19 +49,10 @@ def _load(path: Path) -> TeacherState:
     dataset = fact(facts, "dataset", dict, path)
     fact(dataset, "digest", str, path)
     return TeacherState(
-        step=fact(facts, "step", int, path),
+        **loop_facts(facts, tensors, path),
         config=TeacherConfig.from_dict(facts.get("config"), str(path)),
         dataset=dataset,
-        origin=fact(facts, "origin", dict, path),
-        ranks=fact(facts, "ranks", int, path),
-        threads=fact(facts, "threads", int, path),
-        average_steps=fact(facts, "average_steps", int, path),
-        tensors=tensors,
-        best_step=fact(facts, "best_step", (int, type(None)), path),
         best_score=fact(facts, "best_score", (list, type(None)), path),
-        skipped=fact(facts, "skipped", int, path),
-        skipped_in_a_row=fact(facts, "skipped_in_a_row", int, path),
-        seconds=fact(facts, "seconds", (int, float), path),
     )
 
 

@@ -13,17 +13,24 @@ class WeightAverage:
     """An exponential moving average; young ones forget faster, so that it has no bias."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
+        """Begins with the module's weights.
+
+        Args:
+            decay: what is kept of the average at each step, below 1; at 0 nothing is averaged.
+        """
         self.decay, self.steps = decay, 0
         self.values = {
             name: value.detach().clone()
             for name, value in module.state_dict().items()
-            if value.is_floating_point()
+            if value.is_floating_point() and decay > 0
         }
-        """name -> average, of parameters and of batch norm's statistics"""
+        """name -> average, of parameters and of batch norm's statistics; empty where decay is 0"""
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Takes in the weights after a step."""
+        if not self.values:
+            return
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         state = module.state_dict()
@@ -33,6 +40,9 @@ class WeightAverage:
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
         """The module has the average's weights while the block runs, and its own afterwards."""
+        if not self.values:
+            yield
+            return
         own = {name: value.detach().clone() for name, value in module.state_dict().items()}
         module.load_state_dict(own | self.values)
         try:
