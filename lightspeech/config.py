@@ -88,6 +88,12 @@ class TrainingConfig:
     """weight of the durations' mean absolute error, in frames a token"""
     memory_weight: float = 1.0
     """weight of the mean absolute error between encoder projection and teacher's memory"""
+    adversarial_weight: float = 0.0
+    """weight of passing for the teacher with a critic of mel patches; 0: there is no critic"""
+    features_weight: float = 0.0
+    """weight of the difference between student and teacher in the critic's inner features"""
+    adversarial_start: int = 0
+    """steps before the critic begins to learn and is listened to"""
     ema_decay: float = 0.0
     """what is kept, at each step, of the average of the weights (such as 0.999), which then is what
     is validated and becomes the voice; 0: no average"""
@@ -124,6 +130,12 @@ class TrainingConfig:
                 problems.append(f"{f.name} must be at least 0 and finite, not {value!r}")
         if not problems and not self.mel_squared_weight + self.mel_absolute_weight > 0:
             problems.append("one of mel_squared_weight and mel_absolute_weight must be above 0")
+        if not problems and self.adversarial_weight == 0 < self.features_weight:
+            problems.append("features_weight must be 0 without a critic (adversarial_weight)")
+        if not problems and self.adversarial_weight > 0 and self.patience:
+            problems.append(
+                "patience must be 0 with a critic: no loss says when its student is at its best"
+            )
         _require(problems, "training configuration")
 
 
@@ -131,6 +143,7 @@ _WHOLE = {
     "steps": 1,
     "batch_size": 1,
     "warmup_steps": 0,
+    "adversarial_start": 0,
     "validate_every": 1,
     "patience": 0,
     "save_every": 1,

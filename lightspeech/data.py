@@ -43,6 +43,7 @@ class Whole:
     """real frames"""
     tokens: int
     """real tokens"""
+    utterances: int
     counts: bool = True
     """False in the share of a process for which no utterance is left: it goes through the step with
     another's, which counts nothing there"""
@@ -107,7 +108,7 @@ def collate(labels: Sequence[Label], whole: Whole | None = None) -> Batch:
         mel=padded([item.numpy() for item in mels], np.float32),
         frames=lengths(mels),
         memory=padded([label.memory.numpy() for label in labels], np.float32),
-        whole=whole or Whole(sum(map(len, mels)), sum(map(len, tokens))),
+        whole=whole or Whole(sum(map(len, mels)), sum(map(len, tokens)), len(labels)),
     )
 
 
@@ -210,7 +211,9 @@ def validation_batches(
 
 def _whole(store: LabelStore, batch: Sequence[int]) -> Whole:
     return Whole(
-        sum(store.frames[item] for item in batch), sum(store.token_counts[item] for item in batch)
+        frames=sum(store.frames[item] for item in batch),
+        tokens=sum(store.token_counts[item] for item in batch),
+        utterances=len(batch),
     )
 
 

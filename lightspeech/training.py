@@ -1,8 +1,9 @@
 """The training of a student on a label store (training_loop.py has the loop itself).
 
 The student learns to say what the teacher said; the one with the lowest loss on held-out
-utterances, with the average of its weights where that is asked for, becomes the voice. It begins
-from nothing, or with the weights of a voice, of which parts may stay as they are.
+utterances (with a critic, the last one) becomes the voice, with the average of its weights where
+that is asked for. It begins from nothing, or with the weights of a voice, of which parts may stay
+as they are.
 """
 
 from __future__ import annotations
@@ -221,11 +222,14 @@ class Training(TrainingLoop[Batch]):
         hours = sum(self.store.frames) * FRAME_SECONDS / 3600
         parameters = sum(parameter.numel() for parameter in self.student.parameters())
         extra = sum(parameter.numel() for parameter in self.distillation.loss.parameters())
+        critic = self.distillation.adversarial
+        critics = sum(parameter.numel() for parameter in critic.parameters()) if critic else 0
         lines = [
             f"store     {len(self.store):,} utterances, {hours:.2f} hours: {len(self.members):,} "
             f"to train on, {len(self.held_out):,} held out for validation",
             f"student   {self.config.name!r}, {parameters:,} parameters"
-            + (f" (and {extra:,} that map its memory to the teacher's)" if extra else ""),
+            + (f" (and {extra:,} that map its memory to the teacher's)" if extra else "")
+            + (f", and a critic of {critics:,}" if critics else ""),
             f"device    {self.where()}",
             f"steps     {settings.steps:,} of {settings.batch_size} utterances "
             f"({settings.steps * settings.batch_size / len(self.members):.0f} epochs)"
@@ -272,7 +276,8 @@ class Training(TrainingLoop[Batch]):
         )
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.wrapped(Sealed(batch.to(self.fabric.device)))
+        criticised = self.step >= self.config.training.adversarial_start
+        losses: dict[str, Tensor] = self.wrapped(Sealed(batch.to(self.fabric.device)), criticised)
         return losses
 
     def _begin_to_learn(self) -> None:
@@ -280,12 +285,17 @@ class Training(TrainingLoop[Batch]):
         freeze(self.student, children_of(self.student), self.frozen)
 
     def _judge(self) -> dict[str, float | None]:
-        """Losses over the held-out utterances; the student becomes the voice if it is the best."""
+        """Losses over the held-out utterances; the student becomes the voice if it is the best.
+
+        With a critic it becomes the voice in any case: what it gains by sounding like the teacher,
+        no loss against the one thing that the teacher said can tell.
+        """
         batches = validation_batches(self.store, self.held_out, self.config.training.batch_size)
         result = validate(self.distillation, batches, self.fabric.device)  # in full precision
         loss = result["loss"]
         self.waited += 1
-        if loss is not None and (self._best_loss is None or loss < self._best_loss):
+        is_best = self._best_loss is None or (loss is not None and loss < self._best_loss)
+        if loss is not None and (is_best or self.distillation.adversarial is not None):
             self.best_step, self._best_loss, self.waited = self.step, loss, 0
             save_voice(
                 self.folder,

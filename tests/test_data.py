@@ -165,8 +165,8 @@ def test_the_shares_of_all_processes_are_what_one_sees(tmp_path: Path, ranks: in
 def test_a_batch_by_itself_is_the_whole() -> None:
     labels = [make_label(1, 3), make_label(2, 7)]
     frames = sum(len(label.mel) for label in labels)
-    assert collate(labels).whole == Whole(frames, 10)
-    assert collate(labels, Whole(99, 98)).whole == Whole(99, 98)
+    assert collate(labels).whole == Whole(frames, 10, len(labels))
+    assert collate(labels, Whole(99, 98, 97)).whole == Whole(99, 98, 97)
 
 
 def test_validation_batches_hold_each_member_once_the_longest_first(tmp_path: Path) -> None:

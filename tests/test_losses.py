@@ -39,7 +39,7 @@ def example(memory_size: int = H, padding: float = 0.0) -> tuple[TrainingOutput,
         mel=random(3, T, M).masked_fill(padded_frames.unsqueeze(2), padding),
         frames=torch.tensor(FRAMES),
         memory=random(3, N, memory_size).masked_fill(padded_tokens.unsqueeze(2), padding),
-        whole=Whole(sum(FRAMES), sum(TOKENS)),
+        whole=Whole(sum(FRAMES), sum(TOKENS), 3),
     )
     return output, batch
 
@@ -104,7 +104,7 @@ def test_a_batch_is_the_weighted_mean_of_its_utterances() -> None:
             mel=batch.mel[i : i + 1, :n_frames],
             frames=batch.frames[i : i + 1],
             memory=batch.memory[i : i + 1, :n_tokens],
-            whole=Whole(n_frames, n_tokens),
+            whole=Whole(n_frames, n_tokens, 1),
         )
         alone.append(loss(one, target).terms)
     for name in TERMS:
@@ -138,7 +138,7 @@ def test_the_shares_of_a_whole_add_up_to_its_mean() -> None:
             mel=batch.mel[i : i + 1, :n_frames],
             frames=batch.frames[i : i + 1],
             memory=batch.memory[i : i + 1, :n_tokens],
-            whole=Whole(sum(FRAMES), sum(TOKENS)),
+            whole=Whole(sum(FRAMES), sum(TOKENS), 3),
         )
         share = loss(one, target)
         share.total.backward()
