@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from lightspeech import cli
+from lightspeech.dataset.pool import available_cores
 from lightspeech.errors import InputError
 from lightspeech.evaluation.quality import require_extras
 from lightspeech.evaluation.seen_texts import among, texts_of, training_store
@@ -62,7 +63,11 @@ def main() -> None:
         remove_leftovers(folder)
         try:
             record = evaluate(
-                lines, panel, folder, {"given": len(read.lines), "left_out": left_out}
+                lines,
+                panel,
+                folder,
+                {"given": len(read.lines), "left_out": left_out},
+                options.jobs,
             )
             pages = write_pages(lines, panel, record, folder, note)
         except KeyboardInterrupt:
@@ -123,6 +128,10 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out DNSMOS and recognition, which need the extra eval and most of the time",
     )
+    add(
+        "--jobs", type=cli.positive_int, default=max(1, available_cores() - 1), metavar="N",
+        help="processes that listen while this one speaks",
+    )  # fmt: skip
     cli.add_device_option(parser)
     return parser
 

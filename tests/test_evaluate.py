@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,9 @@ from lightspeech.errors import InputError
 from lightspeech.evaluation import voice_evaluation, voice_pages
 from lightspeech.evaluation.bootstrap import Ratio, RootRatio, interval_text, with_interval
 from lightspeech.evaluation.figures import timing_difference
+from lightspeech.evaluation.quality import Dnsmos, ErrorRates
 from lightspeech.evaluation.seen_texts import among, texts_of, training_store
+from lightspeech.evaluation.sound_judging import Judges
 from lightspeech.evaluation.tables import Table
 from lightspeech.evaluation.voice_evaluation import Panel, evaluate, through, vocoder_names
 from lightspeech.evaluation.voice_figures import figures
@@ -619,3 +622,43 @@ def test_the_bundled_voice_with_the_real_judges(run_in_process: Run, tmp_path: P
     assert 1 < ours["mel_cepstral_distortion"] < 5
     assert ours["pitch_error_cents"] < 300
     assert ours["voicing_error"] < 0.2
+
+
+# Several processes
+
+
+def level_dnsmos(wav: Tensor) -> Dnsmos:
+    return Dnsmos(1 + float(wav.abs().mean()), 1.5)
+
+
+def hear_nothing(wav: Tensor) -> str:
+    return f"{len(wav)} samples"
+
+
+def all_wrong(said: str, heard: str) -> ErrorRates:
+    return ErrorRates(1.0, float(heard.split()[0]) % 2)
+
+
+def die(wav: Tensor) -> str:
+    os._exit(1)
+
+
+def test_several_processes_hear_what_one_does(tmp_path: Path) -> None:
+    judges = Judges(level_dnsmos, hear_nothing, all_wrong)
+    records = []
+    for jobs in (1, 2):
+        folder = tmp_path / str(jobs)
+        folder.mkdir()
+        run = panel(None, judges=judges, vocoders=vocoder_names([Loud(), Soft()]))
+        records.append(evaluate(LINES, run, folder, {"given": 3, "left_out": []}, jobs))
+    assert timeless(records[0]) == timeless(records[1])
+    assert records[0]["texts"][0]["heard"]["loud"]["student"]["heard"].endswith("samples")
+
+
+def test_the_death_of_a_listener_is_one_clear_line_and_loses_nothing(tmp_path: Path) -> None:
+    known = {"given": 3, "left_out": []}
+    run = panel(None, judges=Judges(level_dnsmos, die, all_wrong))
+    with pytest.raises(InputError, match=r"a process that listened was ended.*run the same command"):
+        evaluate(LINES, run, tmp_path, known, 2)
+    run = replace(run, judges=Judges(level_dnsmos, hear_nothing, all_wrong))
+    assert len(evaluate(LINES, run, tmp_path, known, 2)["texts"]) == 3

@@ -51,7 +51,7 @@ def results(work: Callable[[T], R], tasks: Sequence[T], jobs: int) -> Iterator[t
     waiting = deque(tasks)
     first = True
     while waiting:
-        pool = _executor(min(jobs, len(waiting)))
+        pool = new_processes(min(jobs, len(waiting)))
         try:
             if first:
                 _try_out(pool)
@@ -88,7 +88,7 @@ def _run(
 
 def _one_by_one(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R | None]]:
     """Each task in a process that has no other, so that a death says whose fault it is."""
-    pool = _executor(1)
+    pool = new_processes(1)
     try:
         for task in tasks:
             try:
@@ -96,14 +96,15 @@ def _one_by_one(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T,
             except BrokenProcessPool:
                 yield task, None
                 pool.shutdown()
-                pool = _executor(1)
+                pool = new_processes(1)
             else:
                 yield task, result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _executor(jobs: int) -> ProcessPoolExecutor:
+def new_processes(jobs: int) -> ProcessPoolExecutor:
+    """Processes of one thread each that end with this one, and leave Ctrl-C to it."""
     # Not forked: PyTorch's threads and locks do not survive that.
     return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
 

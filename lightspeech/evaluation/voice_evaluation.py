@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +23,10 @@ from lightspeech.checkpoint import code_version
 from lightspeech.errors import InputError
 from lightspeech.evaluation.figures import undisturbed
 from lightspeech.evaluation.journal import Journal, journal_key, package_versions
+from lightspeech.evaluation.listening import Listening
 from lightspeech.evaluation.quality import plain_words
 from lightspeech.evaluation.results import describe_device, vocoder_record
-from lightspeech.evaluation.sound_judging import Judges, judge_wav
+from lightspeech.evaluation.sound_judging import Judges
 from lightspeech.evaluation.speech_comparison import compare
 from lightspeech.evaluation.voice_figures import figures
 from lightspeech.evaluation.voices import Student, Teacher, Voice
@@ -111,7 +113,7 @@ def through(vocoder: Vocoder, speech: Speech) -> Speech:
 
 
 def evaluate(
-    lines: Sequence[Line], panel: Panel, folder: Path, known: Mapping[str, Any]
+    lines: Sequence[Line], panel: Panel, folder: Path, known: Mapping[str, Any], jobs: int = 1
 ) -> dict[str, Any]:
     """Has everybody speak each line, and judges and compares what they say.
 
@@ -120,6 +122,7 @@ def evaluate(
         panel: who, through what, judged by whom.
         folder: one that is there; what was judged before is taken from its journal.
         known: goes into the record.
+        jobs: processes that listen, besides this one, which speaks; 1: this one does all of it.
 
     Returns:
         what evaluation.json holds.
@@ -129,7 +132,7 @@ def evaluate(
             it.
     """
     with Journal(folder / JOURNAL) as journal:
-        texts = _Run(panel, journal).judge_all(lines)
+        texts = _Run(panel, journal, jobs).judge_all(lines)
     return {
         "version": RECORD_VERSION,
         "lightspeech": lightspeech.__version__,
@@ -149,8 +152,9 @@ def evaluate(
 class _Run:
     """The state of one `evaluate`."""
 
-    def __init__(self, panel: Panel, journal: Journal) -> None:
+    def __init__(self, panel: Panel, journal: Journal, jobs: int) -> None:
         self._panel, self._journal = panel, journal
+        self._listening = None if panel.judges is None else Listening(panel.judges, jobs)
         self._warm: set[str] = set()
         # What every judgement depends on, but for text and voices: speeds are judged too.
         self._common = [
@@ -165,16 +169,17 @@ class _Run:
             print(
                 f"{len(lines) - missing:,} of {len(lines):,} texts were judged before", flush=True
             )
-        found = []
         pause = 0.5 if sys.stderr.isatty() else 15.0  # a log file needs a line now and then
-        with tqdm(total=missing, desc="judging", unit=" texts", mininterval=pause) as bar:
+        with (
+            self._listening or nullcontext(),
+            tqdm(total=missing, desc="judging", unit=" texts", mininterval=pause) as bar,
+        ):
             for line in lines:
                 wanted = self._missing(line)
                 if wanted:
                     self._judge(line, wanted)
                     bar.update()
-                found.append(self._text(line))
-        return found
+        return [self._text(line) for line in lines]
 
     def _missing(self, line: Line) -> set[str]:
         """Which voices have to speak a line, because something about them was not judged yet."""
@@ -230,9 +235,13 @@ class _Run:
             "seconds_spent": speech.seconds,
             "cut_off": sum(not piece.stopped for piece in speech.pieces),
         }
-        if self._panel.judges is not None:
-            entry |= judge_wav(speech.wav, plain_words(speech.spoken), self._panel.judges)
-        self._journal.add(key, entry)
+        if self._listening is None:
+            self._journal.add(key, entry)
+            return
+        said = plain_words(speech.spoken)
+        self._listening.judge(
+            speech.wav, said, lambda found: self._journal.add(key, {**entry, **found})
+        )
 
     def _warm_up(self, voice: Voice) -> None:
         """The first sentence of a process takes longer: it is spoken before anything is timed."""
