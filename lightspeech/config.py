@@ -92,6 +92,8 @@ class TrainingConfig:
     """weight of passing for the teacher with a critic of mel patches; 0: there is no critic"""
     features_weight: float = 0.0
     """weight of the difference between student and teacher in the critic's inner features"""
+    critic_rate: float = 0.1
+    """the critic's share of the learning rate"""
     adversarial_start: int = 0
     """steps before the critic begins to learn and is listened to"""
     ema_decay: float = 0.0

@@ -266,6 +266,16 @@ class Training(TrainingLoop[Batch]):
     def _configuration(self) -> dict[str, Any]:
         return self.config.as_dict()
 
+    def _groups(self) -> list[dict[str, Any]]:
+        groups = super()._groups()
+        critic = self.distillation.adversarial
+        if critic is not None:
+            of_critic = list(critic.parameters())
+            others = groups[0]["params"][: -len(of_critic)]  # the critic comes last in the module
+            share = self.config.training.critic_rate
+            groups = [{"params": others}, {"params": of_critic, "share": share}]
+        return groups
+
     def _learning_rate(self, step: int) -> float:
         return learning_rate(self.config.training, step)
 

@@ -95,7 +95,7 @@ class TrainingLoop(ABC, Generic[BatchT]):
         self.folder, self.module, self.ranks = folder, module, ranks
         self._settings = settings
         self.adam = torch.optim.Adam(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
+            self._groups(),
             lr=settings.learning_rate,
             eps=eps,
             weight_decay=settings.weight_decay,
@@ -197,6 +197,11 @@ class TrainingLoop(ABC, Generic[BatchT]):
     def _losses(self, batch: BatchT) -> dict[str, Tensor]:
         """`loss`, which is minimised, and what else is to be told: this share of each mean."""
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters that learn, in the module's order, in groups as Adam takes them; `share`
+        is what a group takes of the learning rate, if not all."""
+        return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
+
     def _told(self, step: int) -> dict[str, Any]:
         """What the history tells of `step` (0-based) besides its losses."""
         return {}
@@ -269,7 +274,7 @@ class TrainingLoop(ABC, Generic[BatchT]):
         torch.manual_seed(seed % 2**63)
         rate = self._learning_rate(self.step)
         for group in self.adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         self.optimizer.zero_grad()
         statistics = [buffer.clone() for buffer in self.module.buffers()]
         losses = self._losses(batch)

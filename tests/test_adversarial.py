@@ -175,3 +175,16 @@ def test_the_variance_ratio_is_that_of_the_movement(store: LabelStore) -> None:
         theirs += float(label.mel.float().var(0, unbiased=False).sum()) * len(label.mel)
     found = validate(module, iter(batches), torch.device("cpu"))
     assert found["variance_ratio"] == pytest.approx(own / theirs, rel=1e-4)
+
+
+def test_the_critic_learns_at_its_share_of_the_rate(store: LabelStore, tmp_path: Path) -> None:
+    config = with_critic(steps=8, critic_rate=0.25)
+    with open_run(tmp_path / "run", False, load_state) as run:
+        training = Training(store, run, config)
+        training.run()
+    ours, of_critic = training.adam.param_groups
+    names = {id(parameter): name for name, parameter in training.module.named_parameters()}
+    assert {names[id(p)].split(".")[0] for p in ours["params"]} == {"student", "loss"}
+    assert {names[id(p)].split(".")[0] for p in of_critic["params"]} == {"adversarial"}
+    assert of_critic["lr"] == pytest.approx(0.25 * ours["lr"])
+    assert sum(len(group["params"]) for group in training.adam.param_groups) == len(names)

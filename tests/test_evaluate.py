@@ -658,7 +658,7 @@ def test_several_processes_hear_what_one_does(tmp_path: Path) -> None:
 def test_the_death_of_a_listener_is_one_clear_line_and_loses_nothing(tmp_path: Path) -> None:
     known = {"given": 3, "left_out": []}
     run = panel(None, judges=Judges(level_dnsmos, die, all_wrong))
-    with pytest.raises(InputError, match=r"a process that listened was ended.*run the same command"):
+    with pytest.raises(InputError, match=r"that listened was ended.*run the same command again"):
         evaluate(LINES, run, tmp_path, known, 2)
     run = replace(run, judges=Judges(level_dnsmos, hear_nothing, all_wrong))
     assert len(evaluate(LINES, run, tmp_path, known, 2)["texts"]) == 3
