@@ -23,6 +23,7 @@ from lightspeech.synthesis import (
     Synthesizer,
     TeacherSynthesizer,
     find_teacher,
+    labelling_dropout,
     sentences_of,
 )
 from lightspeech.text import Line, read_lines
@@ -68,7 +69,10 @@ def speak(options: argparse.Namespace) -> None:
     print(f"vocoder: {describe_vocoder(synthesizer.vocoder)}")
     path, note = find_teacher(synthesizer.voice, options.teacher)
     print(f"teacher: {note}")
-    teacher = TeacherSynthesizer.load(path, synthesizer.vocoder, device) if path else None
+    teacher = None
+    if path:
+        dropout = labelling_dropout(synthesizer.voice)
+        teacher = TeacherSynthesizer.load(path, synthesizer.vocoder, device, dropout)
     results = speak_lines(
         lines,
         synthesizer,

@@ -29,7 +29,7 @@ from lightspeech.evaluation.voice_pages import write_pages
 from lightspeech.evaluation.voice_table import text_of
 from lightspeech.evaluation.voices import STUDENT, Student, Teacher, load_students
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
-from lightspeech.synthesis import TeacherSynthesizer, find_teacher
+from lightspeech.synthesis import TeacherSynthesizer, find_teacher, labelling_dropout
 from lightspeech.text import Line, read_lines
 from lightspeech.vocoders import Vocoder, VocoderOptions, load_vocoder
 from lightspeech.vocoders.command_line import (
@@ -150,7 +150,9 @@ def load_panel(
     students = load_students(options.voice, options.beside or [], own, device)
     facts = students[0].synthesizer.voice
     path, note = find_teacher(facts, options.teacher)
-    teacher = Teacher(TeacherSynthesizer.load(path, own, device)) if path else None
+    teacher = None
+    if path:
+        teacher = Teacher(TeacherSynthesizer.load(path, own, device, labelling_dropout(facts)))
     print(f"voice: {facts['name']}\nteacher: {note}")
     for other in students[1:]:
         print(

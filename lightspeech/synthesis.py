@@ -37,6 +37,8 @@ from tacotron2 import Tacotron2, checkpoints, load_tacotron2
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """where the bundled voice is, if this installation has one"""
+PRENET_DROPOUT = 0.5
+"""of the teacher while it speaks, as published"""
 SENTENCE_SILENCE = 0.2
 """seconds of silence between two sentences, if nothing else is asked for"""
 LONGEST_SILENCE = 10.0
@@ -150,27 +152,35 @@ class TeacherSynthesizer:
     Args:
         teacher: on the device on which it is to run.
         vocoder: the one that the student is heard through.
+        prenet_dropout: the pre-net's while it speaks; see `labelling_dropout`.
 
     Raises:
         InputError: the vocoder was made for other mels than the teacher's.
     """
 
-    def __init__(self, teacher: Tacotron2, vocoder: Vocoder) -> None:
+    def __init__(
+        self, teacher: Tacotron2, vocoder: Vocoder, prenet_dropout: float = PRENET_DROPOUT
+    ) -> None:
         check_fits(vocoder, teacher.audio_facts, "teacher")
+        self.prenet_dropout = prenet_dropout
         self.teacher = teacher.eval()
         self.vocoder = vocoder
         self.device = next(teacher.parameters()).device
 
     @classmethod
     def load(
-        cls, path: str | Path, vocoder: str | Vocoder = "auto", device: torch.device | str = "cpu"
+        cls,
+        path: str | Path,
+        vocoder: str | Vocoder = "auto",
+        device: torch.device | str = "cpu",
+        prenet_dropout: float = PRENET_DROPOUT,
     ) -> TeacherSynthesizer:
         """Loads any published layout of Tacotron 2; tacotron2.CheckpointError if it is none."""
         teacher = load_tacotron2(path, device=device)
         check_audio_facts(teacher.audio_facts, f"the teacher {path}")
         if isinstance(vocoder, str):
             vocoder = load_vocoder(vocoder, device, audio_facts=teacher.audio_facts)
-        return cls(teacher, vocoder)
+        return cls(teacher, vocoder, prenet_dropout)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -198,7 +208,11 @@ class TeacherSynthesizer:
 
         def read(sentences: list[_Sentence], tokens: Tensor, lengths: Tensor) -> list[Reading]:
             output = self.teacher.infer(
-                tokens, lengths, seeds=[seed] * len(tokens), max_frames=_TEACHER_MAX_FRAMES
+                tokens,
+                lengths,
+                prenet_dropout=self.prenet_dropout,
+                seeds=[seed] * len(tokens),
+                max_frames=_TEACHER_MAX_FRAMES,
             )
             mels, attentions = output.mel.float().cpu(), output.attention.float().cpu()
             readings = []
@@ -257,6 +271,20 @@ def find_teacher(voice: dict[str, Any], choice: str) -> tuple[Path | None, str]:
             return candidate, f"{candidate.name}, the voice's own teacher"
     name = named.get("name", "unnamed")
     return None, f"the voice's teacher ({name}) is not at hand; name its file with --teacher"
+
+
+def labelling_dropout(voice: dict[str, Any]) -> float:
+    """The drop-out of the pre-net with which a voice's teacher made its labels: so it is to speak
+    beside the voice. The published one where that is not known.
+
+    Args:
+        voice: `Synthesizer.voice`.
+    """
+    found: Any = voice
+    for name in ("store", "labelling", "prenet_dropout"):
+        found = found.get(name) if isinstance(found, dict) else None
+    is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+    return float(found) if is_number and 0 <= found < 1 else PRENET_DROPOUT
 
 
 def sentences_of(text: str) -> list[str]:

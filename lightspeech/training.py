@@ -341,4 +341,8 @@ class Training(TrainingLoop[Batch]):
             self.dashboard.log(line)
 
     def _store_facts(self) -> dict[str, Any]:
-        return {"digest": self.store.digest, "utterances": len(self.store)}
+        return {
+            "digest": self.store.digest,
+            "utterances": len(self.store),
+            "labelling": self.store.manifest["labelling"],
+        }

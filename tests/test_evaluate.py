@@ -469,7 +469,7 @@ def call(run_in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "".join(f"{line.id}|{line.text}\n" for line in LINES) + "bad\n", encoding="utf-8"
     )
 
-    def load(path: Path, vocoder: Vocoder, device: Any) -> TeacherSynthesizer:
+    def load(path: Path, vocoder: Vocoder, device: Any, dropout: float) -> TeacherSynthesizer:
         return teacher().synthesizer
 
     monkeypatch.setattr(TeacherSynthesizer, "load", load)

@@ -21,7 +21,13 @@ from lightspeech.errors import InputError
 from lightspeech.files import sha256
 from lightspeech.model import LightSpeech
 from lightspeech.speech import PAUSE, Piece, Reading, join_readings
-from lightspeech.synthesis import Synthesizer, TeacherSynthesizer, default_voice, find_teacher
+from lightspeech.synthesis import (
+    Synthesizer,
+    TeacherSynthesizer,
+    default_voice,
+    find_teacher,
+    labelling_dropout,
+)
 from lightspeech.text import encode, normalize
 from lightspeech.vocoders import Vocoder, VocoderOptions, check_mel
 from tacotron2 import TeacherOutput, default_checkpoint
@@ -262,7 +268,13 @@ class PlantedTeacher(nn.Module):
         self.audio_facts = dict(AUDIO_FACTS)
 
     def infer(
-        self, tokens: Tensor, token_lengths: Tensor, *, seeds: list[int], max_frames: int
+        self,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        *,
+        prenet_dropout: float,
+        seeds: list[int],
+        max_frames: int,
     ) -> TeacherOutput:
         durations = [1 + (tokens[i, :n] % 4) for i, n in enumerate(token_lengths.tolist())]
         frames = torch.tensor([int(d.sum()) for d in durations])
@@ -356,6 +368,22 @@ def test_which_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "does not say who its teacher was" in note
 
 
+@pytest.mark.parametrize(
+    ("voice", "dropout"),
+    [
+        ({"store": {"labelling": {"prenet_dropout": 0}}}, 0.0),
+        ({"store": {"labelling": {"prenet_dropout": 0.25}}}, 0.25),
+        ({"store": {"labelling": {"mode": "forced"}}}, 0.5),
+        ({"store": {"digest": "0"}}, 0.5),
+        ({"store": {"labelling": {"prenet_dropout": "none"}}}, 0.5),
+        ({"store": {"labelling": {"prenet_dropout": 7}}}, 0.5),
+        ({}, 0.5),
+    ],
+)
+def test_the_teacher_speaks_as_it_made_the_labels(voice: dict[str, Any], dropout: float) -> None:
+    assert labelling_dropout(voice) == dropout
+
+
 def test_a_teacher_made_for_other_audio_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = PlantedTeacher()
     teacher.audio_facts["sample_rate"] = 16000
@@ -391,13 +419,17 @@ def test_a_sentence_after_a_pause_fades_in() -> None:
 
 def test_every_sentence_of_the_teacher_has_the_seed_that_is_given() -> None:
     seeds: list[int] = []
+    dropouts = set()
 
     class Watched(PlantedTeacher):
         def infer(self, tokens: Any, token_lengths: Any, **options: Any) -> Any:
             seeds.extend(options["seeds"])
+            dropouts.add(options["prenet_dropout"])
             output = super().infer(tokens, token_lengths, **options)
             return replace(output, stopped=torch.tensor([True, False]))
 
     speech = TeacherSynthesizer(Watched(), Loud())("One. Two.", seed=5)  # type: ignore[arg-type]
     assert seeds == [5, 5]
+    TeacherSynthesizer(Watched(), Loud(), 0.25)("One. Two.")  # type: ignore[arg-type]
+    assert dropouts == {0.5, 0.25}
     assert [piece.stopped for piece in speech.pieces] == [True, False]

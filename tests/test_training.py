@@ -95,7 +95,8 @@ def test_the_voice_is_the_best_student(store: LabelStore, tmp_path: Path) -> Non
     _, facts = load_voice(tmp_path / "run")
     assert facts["step"] == best == result.best_step
     assert facts["validation"] == validations[best]
-    assert facts["store"] == {"digest": store.digest, "utterances": len(store)}
+    known = {"digest": store.digest, "utterances": len(store), "labelling": {"seed": 1}}
+    assert facts["store"] == known
     assert facts["teacher"] == {"name": "synthetic", "sha256": "a" * 64}
 
 

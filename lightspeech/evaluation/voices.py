@@ -76,7 +76,7 @@ class Teacher:
     @property
     def identity(self) -> list[Any]:
         """On what depends what it says, but for the code: for keys of judgements."""
-        return ["teacher", self.sha256, TEACHER_SEED]
+        return ["teacher", self.sha256, TEACHER_SEED, self.synthesizer.prenet_dropout]
 
     def speak(self, text: str) -> Speech:
         """Speaks a text, sentence by sentence, through the synthesizer's vocoder."""
@@ -85,7 +85,12 @@ class Teacher:
     def record(self) -> dict[str, Any]:
         """What evaluation.json says of it."""
         known: dict[str, Any] = {**self.synthesizer.identity}
-        return {**known, "parameters": self.synthesizer.parameters, "seed": TEACHER_SEED}
+        return {
+            **known,
+            "parameters": self.synthesizer.parameters,
+            "seed": TEACHER_SEED,
+            "prenet_dropout": self.synthesizer.prenet_dropout,
+        }
 
 
 Voice = Student | Teacher
