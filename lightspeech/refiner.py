@@ -51,7 +51,11 @@ class Block(nn.Module):
 
     def __init__(self, size: int, hidden_size: int) -> None:
         super().__init__()
-        self.along_time = nn.Conv1d(size, size, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=size)
+        # In two dimensions, of which one is 1: then it takes channels that lie side by side in
+        # memory, as those of a frame do, and is twice as fast on a CPU as nn.Conv1d.
+        self.along_time = nn.Conv2d(
+            size, size, (1, KERNEL_SIZE), padding=(0, KERNEL_SIZE // 2), groups=size
+        )
         self.norm = nn.LayerNorm(size)
         self.expand = nn.Linear(size, hidden_size)
         self.contract = nn.Linear(hidden_size, size)
@@ -60,8 +64,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, padded_frames: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C). padded_frames (B, T, 1), True beyond an item's frames: they
         are heard as zeros, as what lies before the first frame and after the last."""
-        heard = x.masked_fill(padded_frames, 0.0).transpose(1, 2)  # (B, C, T)
-        near = self.norm(self.along_time(heard).transpose(1, 2))  # (B, T, C)
+        heard = x.masked_fill(padded_frames, 0.0).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T)
+        near = self.norm(self.along_time(heard).squeeze(2).transpose(1, 2))  # (B, T, C)
         return torch.addcmul(x, self.scale, self.contract(F.gelu(self.expand(near))))
 
 
