@@ -26,7 +26,7 @@ RUN := .venv/bin/python
 
 demo: .venv/.core
 	@echo "1/3  The teacher reads the sentences of data/corpus.txt"
-	$(RUN) preprocess.py --out demo/store
+	$(RUN) preprocess.py --prenet-dropout 0 --out demo/store
 	@echo "2/3  A student learns from it"
 	$(RUN) train.py --store demo/store --out demo/run --config quick \
 		$$(ls demo/run/*.safetensors >/dev/null 2>&1 && echo --resume)

@@ -44,6 +44,9 @@ HELD_OUT = Path(__file__).parent.parent / "data" / "heldout.txt"
 def main() -> None:
     options = build_parser().parse_args()
     judges = None if options.no_speech_quality else Judges()
+    if judges is not None and options.jobs > 1:
+        # Threads that wait for a core that a listener has cost more than they bring.
+        torch.set_num_threads(max(1, available_cores() - options.jobs))
     if judges is not None:
         require_extras()
     device = cli.resolve_device(options.device)
