@@ -1,4 +1,4 @@
-"""The parts of a model that can be kept as they are while the rest learns."""
+"""The parts of a model: which can be kept as they are while the rest learns, and how large."""
 
 from __future__ import annotations
 
@@ -46,3 +46,8 @@ def freeze(model: nn.Module, parts: Parts, frozen: Sequence[str]) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm1d) and f"{name}.".startswith(prefixes):
             module.eval()
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers a module learns."""
+    return sum(parameter.numel() for parameter in module.parameters())

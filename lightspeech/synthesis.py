@@ -24,6 +24,7 @@ from lightspeech.checkpoint import DEFAULT_RUN, VOICE_FILE, load_voice
 from lightspeech.errors import InputError
 from lightspeech.files import sha256
 from lightspeech.model import MAX_PACE, MIN_PACE, LightSpeech
+from lightspeech.parts import count_parameters
 from lightspeech.speech import Reading, Speech, join_readings
 from lightspeech.text import decode, encode_sentence, split_sentences
 from lightspeech.vocoders import (
@@ -106,7 +107,7 @@ class Synthesizer:
     @property
     def parameters(self) -> int:
         """How many parameters the student has."""
-        return sum(parameter.numel() for parameter in self.student.parameters())
+        return count_parameters(self.student)
 
     def __call__(
         self, text: str, pace: float = 1.0, sentence_silence: float = SENTENCE_SILENCE
@@ -190,7 +191,7 @@ class TeacherSynthesizer:
     @property
     def parameters(self) -> int:
         """How many parameters the teacher has."""
-        return sum(parameter.numel() for parameter in self.teacher.parameters())
+        return count_parameters(self.teacher)
 
     def __call__(
         self, text: str, seed: int = 0, sentence_silence: float = SENTENCE_SILENCE

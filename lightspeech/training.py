@@ -26,7 +26,7 @@ from lightspeech.distillation import Distillation, validate
 from lightspeech.errors import InputError
 from lightspeech.files import sha256
 from lightspeech.model import LightSpeech
-from lightspeech.parts import check_frozen, children_of, freeze
+from lightspeech.parts import check_frozen, children_of, count_parameters, freeze
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import Run
 from lightspeech.sealed import Sealed
@@ -220,10 +220,10 @@ class Training(TrainingLoop[Batch]):
         """What `run` is going to do, for people."""
         settings = self.config.training
         hours = sum(self.store.frames) * FRAME_SECONDS / 3600
-        parameters = sum(parameter.numel() for parameter in self.student.parameters())
-        extra = sum(parameter.numel() for parameter in self.distillation.loss.parameters())
+        parameters = count_parameters(self.student)
+        extra = count_parameters(self.distillation.loss)
         critic = self.distillation.adversarial
-        critics = sum(parameter.numel() for parameter in critic.parameters()) if critic else 0
+        critics = count_parameters(critic) if critic else 0
         lines = [
             f"store     {len(self.store):,} utterances, {hours:.2f} hours: {len(self.members):,} "
             f"to train on, {len(self.held_out):,} held out for validation",

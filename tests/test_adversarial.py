@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,9 +18,10 @@ from lightspeech.distillation import Distillation, validate
 from lightspeech.errors import InputError
 from lightspeech.run_folder import open_run, read_history
 from lightspeech.store import LabelStore
-from lightspeech.training import Training, TrainingResult
+from lightspeech.training import Training
 from lightspeech.training_state import load_state
 from tests.synthetic_store import make_store, tiny_config
+from tests.test_training import stop_in_step, train
 
 
 def mels(B: int, T: int, seed: int) -> Tensor:
@@ -97,11 +95,6 @@ def with_critic(**training: int | float) -> Config:
     return replace(config, model=refined)
 
 
-def train(store: LabelStore, folder: Path, config: Config, resume: bool = False) -> TrainingResult:
-    with open_run(folder, resume, load_state) as run:
-        return Training(store, run, config).run()
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> LabelStore:
     return make_store(tmp_path_factory.mktemp("labels") / "store")
@@ -136,14 +129,7 @@ def test_a_run_with_a_critic_goes_on_as_if_never_stopped(store: LabelStore, tmp_
     config = with_critic(steps=12, ema_decay=0.9)
     train(store, tmp_path / "whole", config)
     with pytest.MonkeyPatch.context() as patch:
-        take = Training._take_step
-
-        def take_and_stop(self: Training, batch: Any) -> dict[str, Any]:
-            if self.step + 1 == 9:
-                os.kill(os.getpid(), signal.SIGINT)
-            return take(self, batch)
-
-        patch.setattr(Training, "_take_step", take_and_stop)
+        stop_in_step(patch, 9)
         assert train(store, tmp_path / "parts", config).step == 9
     train(store, tmp_path / "parts", config, resume=True)
     ours, theirs = (load_state(tmp_path / name)[0].tensors for name in ("parts", "whole"))

@@ -44,6 +44,28 @@ def example(memory_size: int = H, padding: float = 0.0) -> tuple[TrainingOutput,
     return output, batch
 
 
+def utterance(
+    output: TrainingOutput, batch: Any, i: int, whole: Whole
+) -> tuple[TrainingOutput, Any]:
+    """The output and batch of one utterance alone, as a share of `whole`."""
+    n_tokens, n_frames = TOKENS[i], FRAMES[i]
+    one = TrainingOutput(
+        output.mel[i : i + 1, :n_frames],
+        output.durations[i : i + 1, :n_tokens],
+        output.memory[i : i + 1, :n_tokens],
+    )
+    target = SimpleNamespace(
+        tokens=batch.tokens[i : i + 1, :n_tokens],
+        token_lengths=batch.token_lengths[i : i + 1],
+        durations=batch.durations[i : i + 1, :n_tokens],
+        mel=batch.mel[i : i + 1, :n_frames],
+        frames=batch.frames[i : i + 1],
+        memory=batch.memory[i : i + 1, :n_tokens],
+        whole=whole,
+    )
+    return one, target
+
+
 def make_loss(memory_size: int = H, config: TrainingConfig = CONFIG) -> DistillationLoss:
     torch.manual_seed(1)
     return DistillationLoss(config, memory_size, projection_size=H).double()
@@ -92,20 +114,7 @@ def test_a_batch_is_the_weighted_mean_of_its_utterances() -> None:
     together = loss(output, batch).terms
     alone = []
     for i, (n_tokens, n_frames) in enumerate(zip(TOKENS, FRAMES, strict=True)):
-        one = TrainingOutput(
-            output.mel[i : i + 1, :n_frames],
-            output.durations[i : i + 1, :n_tokens],
-            output.memory[i : i + 1, :n_tokens],
-        )
-        target = SimpleNamespace(
-            tokens=batch.tokens[i : i + 1, :n_tokens],
-            token_lengths=batch.token_lengths[i : i + 1],
-            durations=batch.durations[i : i + 1, :n_tokens],
-            mel=batch.mel[i : i + 1, :n_frames],
-            frames=batch.frames[i : i + 1],
-            memory=batch.memory[i : i + 1, :n_tokens],
-            whole=Whole(n_frames, n_tokens, 1),
-        )
+        one, target = utterance(output, batch, i, Whole(n_frames, n_tokens, 1))
         alone.append(loss(one, target).terms)
     for name in TERMS:
         weights = FRAMES if name.startswith("mel") else TOKENS
@@ -125,21 +134,8 @@ def test_the_shares_of_a_whole_add_up_to_its_mean() -> None:
     totals = dict.fromkeys(TERMS, 0.0)
     output, batch = example(3)
     output.mel.requires_grad_()
-    for i, (n_tokens, n_frames) in enumerate(zip(TOKENS, FRAMES, strict=True)):
-        one = TrainingOutput(
-            output.mel[i : i + 1, :n_frames],
-            output.durations[i : i + 1, :n_tokens],
-            output.memory[i : i + 1, :n_tokens],
-        )
-        target = SimpleNamespace(
-            tokens=batch.tokens[i : i + 1, :n_tokens],
-            token_lengths=batch.token_lengths[i : i + 1],
-            durations=batch.durations[i : i + 1, :n_tokens],
-            mel=batch.mel[i : i + 1, :n_frames],
-            frames=batch.frames[i : i + 1],
-            memory=batch.memory[i : i + 1, :n_tokens],
-            whole=Whole(sum(FRAMES), sum(TOKENS), 3),
-        )
+    for i in range(len(TOKENS)):
+        one, target = utterance(output, batch, i, Whole(sum(FRAMES), sum(TOKENS), 3))
         share = loss(one, target)
         share.total.backward()
         for name in TERMS:

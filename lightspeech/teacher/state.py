@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from lightspeech.audio import AUDIO_FACTS
 from lightspeech.checkpoint import fact, read_file
+from lightspeech.parts import count_parameters
 from lightspeech.teacher.config import TeacherConfig
 from lightspeech.training_state import LoopState, loop_facts, newest_state, replace_state
 from safeload import write_checkpoint
@@ -74,8 +73,3 @@ def save_teacher(path: Path, model: Tacotron2, facts: dict[str, Any]) -> None:
         **facts,
     }
     write_checkpoint(path, weights, description, KIND, overwrite=True)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers a module learns."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -19,7 +19,7 @@ from lightspeech.audio import FRAME_SECONDS
 from lightspeech.data import split
 from lightspeech.dataset.features import Features
 from lightspeech.errors import InputError
-from lightspeech.parts import freeze
+from lightspeech.parts import count_parameters, freeze
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import json_number
 from lightspeech.sealed import Sealed
@@ -32,7 +32,6 @@ from lightspeech.teacher.state import (
     LATEST_FILE,
     TEACHER_FILE,
     TeacherState,
-    count_parameters,
     save_teacher,
     save_teacher_state,
 )
