@@ -74,7 +74,8 @@ def parse_arguments() -> argparse.Namespace:
         help="of initial weights, split and order (default: the configuration's)")
     add("--resume", action="store_true", help="go on with the run in --out")
     add_device_option(parser)
-    add("--precision", choices=PRECISIONS, default="32-true", help="bf16-mixed is for GPUs")
+    add("--precision", choices=PRECISIONS, default="32-true",
+        help="bf16-mixed: products in bfloat16, which newer CPUs and GPUs take faster")
     add("--threads", metavar="N", type=positive_int, **unset,
         help="CPU threads of each process (default: PyTorch's choice)")
     add("--tensorboard", action="store_true",
@@ -117,7 +118,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> Train
         raise InputError("--resume goes on with a run as it was begun: leave out --from, --freeze")
     if not args.resume:
         config, beginning = begin(args)
-        check_trainable(store, config, device, args.precision)
+        check_trainable(store, config)
     if ranks.local == 0 and (problems := store.verify()):
         raise InputError(f"{problems[0]}; {MEND}")
     with open_run(args.out, args.resume, load_state, ranks) as place:

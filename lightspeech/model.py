@@ -175,5 +175,7 @@ class LightSpeech(nn.Module):
         padded_frames = ~valid_positions(frames, source.shape[1]).unsqueeze(2)  # (B, T, 1)
         if self.refiner is not None:
             decoded = self.refiner(decoded, memory, durations, source, padded_frames)
-        mel = self.output(decoded).masked_fill(padded_frames, 0.0)
+        with torch.autocast(decoded.device.type, enabled=False):  # a bfloat16 mel is off by 0.03
+            decoded = decoded.to(self.output.weight.dtype)
+            mel = self.output(decoded).masked_fill(padded_frames, 0.0)
         return mel, frames

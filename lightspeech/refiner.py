@@ -64,9 +64,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, padded_frames: Tensor) -> Tensor:
         """x (B, T, C) -> (B, T, C). padded_frames (B, T, 1), True beyond an item's frames: they
         are heard as zeros, as what lies before the first frame and after the last."""
-        heard = x.masked_fill(padded_frames, 0.0).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T)
-        near = self.norm(self.along_time(heard).squeeze(2).transpose(1, 2))  # (B, T, C)
-        return torch.addcmul(x, self.scale, self.contract(F.gelu(self.expand(near))))
+        # In mixed precision only the two products gain anything on a CPU.
+        with torch.autocast("cpu", enabled=False):
+            heard = x.masked_fill(padded_frames, 0.0).transpose(1, 2).unsqueeze(2)  # (B, C, 1, T)
+            near = self.norm(self.along_time(heard).squeeze(2).transpose(1, 2))  # (B, T, C)
+        hidden = F.gelu(self.expand(near).to(x.dtype))
+        return torch.addcmul(x, self.scale, self.contract(hidden).to(x.dtype))
 
 
 class Refiner(nn.Module):
@@ -111,9 +114,10 @@ class Refiner(nn.Module):
             (B, T, C); beyond an item's frames it means nothing.
         """
         # Once a token, and not once for each of its frames.
-        tokens = self.of_token(memory)  # (B, N, C)
-        where = positions(durations, source).to(memory.dtype)
-        x = self.of_decoder(decoded) + self.of_position(where)
+        full = self.norm.weight.dtype  # the sum of all that follows; of_... may be in bfloat16
+        tokens = self.of_token(memory).to(full)  # (B, N, C)
+        where = self.of_position(positions(durations, source).to(full)).to(full)
+        x = self.of_decoder(decoded).to(full) + where
         x = x + tokens.gather(1, source.unsqueeze(2).expand(-1, -1, tokens.shape[2]))  # (B, T, C)
         for block in self.blocks:
             x = block(x, padded_frames)

@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     from lightspeech.store import LabelStore
 
 
-def check_trainable(
-    store: LabelStore, config: Config, device: torch.device, precision: str
-) -> None:
-    """InputError if the student of `config` cannot be trained on `store`, on `device`."""
+def check_trainable(store: LabelStore, config: Config) -> None:
+    """InputError if the student of `config` cannot be trained on `store`."""
     if len(store) < 2:
         raise InputError(
             f"the label store holds {len(store)} utterance{'' if len(store) == 1 else 's'}, "
@@ -53,11 +51,6 @@ def check_trainable(
             f"the configuration has {config.model.n_mels} mel bins and {config.model.n_symbols} "
             f"symbols, expected {N_MELS} and at least {len(SYMBOLS)}: "
             "set model.n_mels and model.n_symbols"
-        )
-    if precision != "32-true" and device.type == "cpu":
-        raise InputError(
-            f"--precision {precision} needs a CUDA device, this is to run on the CPU: "
-            "leave the option out"
         )
 
 
@@ -150,10 +143,10 @@ class Training(TrainingLoop[Batch]):
 
         Raises:
             InputError: a store that the student cannot be trained on, or another one than the run
-                was started on; a precision that the device has not.
+                was started on.
         """
         device = torch.device(device)
-        check_trainable(store, config, device, precision)
+        check_trainable(store, config)
         self.store, self.config = store, config
         self.members, self.held_out = split(
             store.ids, config.training.validation_share, config.training.seed

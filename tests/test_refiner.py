@@ -6,7 +6,9 @@ import math
 
 import torch
 
+from lightspeech.config import ModelConfig
 from lightspeech.length_regulator import token_of_frame, valid_positions
+from lightspeech.model import LightSpeech
 from lightspeech.refiner import KERNEL_SIZE, Refiner, positions
 
 DURATIONS = torch.tensor([[2, 0, 3, 1], [4, 1, 0, 0]])
@@ -65,3 +67,20 @@ def test_frames_of_a_token_differ_by_their_place() -> None:
     refined = refine(refiner, constant, torch.tensor([[8]]))
     # the fourth and fifth frame have the same neighbours but for their places
     assert (refined[0, 3] - refined[0, 4]).abs().max() > 1e-3
+
+
+def test_in_mixed_precision_a_student_speaks_in_single_precision() -> None:
+    torch.manual_seed(0)
+    student = LightSpeech(
+        ModelConfig(encoder_size=16, duration_size=8, decoder_size=16, refiner_blocks=2)
+    )
+    tokens = torch.randint(1, 149, (2, 7))
+    durations = torch.randint(1, 5, (2, 7))
+    lengths = torch.tensor([7, 5])
+    full = student(tokens, lengths, durations).mel
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = student(tokens, lengths, durations).mel
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, mixed.bfloat16().float())  # the last layer rounds nothing
+    difference = (mixed - full).abs().max()
+    assert 0 < difference < 0.02 * full.abs().max()
