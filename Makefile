@@ -30,8 +30,8 @@ demo: .venv/.core
 	@echo "2/3  A student learns from it"
 	$(RUN) train.py --store demo/store --out demo/run --config quick \
 		$$(ls demo/run/*.safetensors >/dev/null 2>&1 && echo --resume)
-	@echo "3/3  Both read sentences that neither has seen"
-	$(RUN) synthesize.py --voice demo/run --out results
+	@echo "3/3  Both, and the bundled voice, which learned for longer, read sentences that neither has seen"
+	$(RUN) synthesize.py --voice demo/run --beside lightspeech/pretrained --out results
 
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto $(TESTS)

@@ -1,7 +1,7 @@
 """Speaks: a text, a file or standard input -> wavs, plots and a page to listen to.
 
 Each line becomes a wav; a line of many sentences is split, spoken and joined. Where the teacher of
-the voice is at hand, it says the same beside it.
+the voice is at hand, it says the same beside it, and so do the voices of --beside.
 
 --save-mel writes the mel spectrograms too: .npy, float32, 80 x T, channels first, as the tools of
 NVIDIA's WaveGlow and of HiFi-GAN take them. --from-mel does without a voice: it turns such files
@@ -14,14 +14,19 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from lightspeech import cli
+from lightspeech.checkpoint import find_voice
 from lightspeech.errors import InputError
 from lightspeech.evaluation.mel_results import vocode_files
 from lightspeech.evaluation.results import speak_lines
+from lightspeech.evaluation.voices import Student, load_students
+from lightspeech.files import sha256
 from lightspeech.synthesis import (
     SENTENCE_SILENCE,
-    Synthesizer,
     TeacherSynthesizer,
+    default_voice,
     find_teacher,
     labelling_dropout,
     sentences_of,
@@ -40,6 +45,7 @@ VOICE_OPTIONS = (
     ("text", "a text"),
     ("text_file", "--text-file"),
     ("voice", "--voice"),
+    ("beside", "--beside"),
     ("teacher", "--teacher"),
     ("pace", "--pace"),
     ("sentence_silence", "--sentence-silence"),
@@ -62,10 +68,14 @@ def speak(options: argparse.Namespace) -> None:
     """Texts to sound."""
     device = cli.resolve_device(options.device)
     lines = read_texts(options)
-    synthesizer = Synthesizer.load(
-        options.voice, options.vocoder, device, vocoder_options=vocoder_options(options)
-    )
+    voice, *beside = load_voices(options, device)
+    synthesizer = voice.synthesizer
     print(f"voice: {synthesizer.voice['name']}, {synthesizer.parameters:,} parameters")
+    for other in beside:
+        print(
+            f"beside: {other.synthesizer.voice['name']}, as {other.who}, "
+            f"{other.synthesizer.parameters:,} parameters"
+        )
     print(f"vocoder: {describe_vocoder(synthesizer.vocoder)}")
     path, note = find_teacher(synthesizer.voice, options.teacher)
     print(f"teacher: {note}")
@@ -78,6 +88,7 @@ def speak(options: argparse.Namespace) -> None:
         synthesizer,
         teacher,
         options.out,
+        beside=beside,
         pace=options.pace,
         sentence_silence=options.sentence_silence,
         teacher_note=note,
@@ -86,6 +97,23 @@ def speak(options: argparse.Namespace) -> None:
     )
     print(results.summary())
     refuse_failures(results.failed, len(lines), "texts were not spoken")
+
+
+def load_voices(options: argparse.Namespace, device: torch.device) -> list[Student]:
+    """The voice, and those beside it, with one vocoder.
+
+    One that is the voice itself, or a copy of it, is left out, with a note.
+    """
+    voice = default_voice() if options.voice is None else Path(options.voice)
+    own = sha256(find_voice(voice))
+    beside = []
+    for other in options.beside or []:
+        if sha256(find_voice(other)) == own:
+            print(f"beside: without {other}, which is the voice itself")
+        else:
+            beside.append(other)
+    vocoder = load_vocoder(options.vocoder, device, options=vocoder_options(options))
+    return load_students(voice, beside, vocoder, device)
 
 
 def vocode(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -120,6 +148,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RUN_OR_VOICE",
         help="run folder of train.py, voice folder or .safetensors file; if not given, "
         "what train.py made in runs/lightspeech, else the bundled voice",
+    )
+    add(
+        "--beside",
+        nargs="+",
+        action="extend",
+        metavar="VOICE",
+        help="further voices that say the same, through the same vocoder",
     )
     add_vocoder_options(parser)
     add("--out", type=Path, default=Path("results"), metavar="DIR", help="folder of the results")

@@ -13,6 +13,7 @@ import soundfile
 from lightspeech.store import LabelStore
 
 ROOT = Path(__file__).parent.parent
+BUNDLED = ROOT / "lightspeech" / "pretrained" / "slt.safetensors"
 HELDOUT = (ROOT / "data" / "heldout.txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -50,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines.write_text("\n".join(sorted(HELDOUT, key=len)[:2]), encoding="utf-8")
     run(
         "synthesize.py", "--text-file", lines, "--voice", folder / "run",
-        "--out", folder / "results",
+        "--beside", BUNDLED, "--out", folder / "results",
     )  # fmt: skip
     return folder
 
@@ -75,16 +76,16 @@ def test_the_demo_store_holds_the_same_promise() -> None:
 
 def test_synthesis_leaves_wavs_plots_and_a_page(made: Path) -> None:
     results = made / "results"
-    students = [p for p in sorted(results.glob("*.wav")) if ".teacher." not in p.name]
-    teachers = sorted(results.glob("*.teacher.wav"))
-    assert len(students) == len(teachers) == 2
-    for path in students + teachers:
+    teachers, bundled = sorted(results.glob("*.teacher.wav")), sorted(results.glob("*.slt.wav"))
+    students = sorted({*results.glob("*.wav")} - {*teachers, *bundled})
+    assert len(students) == len(teachers) == len(bundled) == 2
+    for path in students + teachers + bundled:
         info = soundfile.info(path)
         assert (info.samplerate, info.subtype, info.channels) == (22050, "PCM_16", 1)
         assert info.frames > 2000
     assert len(list(results.glob("*.png"))) == 2
     page = (results / "index.html").read_text(encoding="utf-8")
-    assert page.count("<audio") == 4
+    assert page.count("<audio") == 6
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     assert json.loads((results / "results.json").read_text(encoding="utf-8"))

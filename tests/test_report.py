@@ -22,6 +22,7 @@ from PIL import Image
 from lightspeech.evaluation import plots, report
 from lightspeech.evaluation.figures import Work, times_real_time, timing_difference, undisturbed
 from lightspeech.evaluation.report import Entry, Facts, Page, entry_record
+from lightspeech.evaluation.strips import Beside
 from lightspeech.speech import Reading, Speech, join_readings
 
 SPEEDS = {"mel": 214.0, "vocoder": 21.0, "all": 19.1}
@@ -337,3 +338,25 @@ def test_durations_are_compared_at_the_voices_own_pace_only() -> None:
     assert (
         "Durations differ" not in Elements(rendered(entry(), facts=replace(FACTS, pace=1.5))).text
     )
+
+
+def test_voices_beside_have_players_facts_and_files() -> None:
+    said = speech("Hello you.")
+    beside = (Beside("beside-1", "slt", said, "slt"), Beside("beside-2", "a <b>", said))
+    given = replace(entry(), beside=beside)
+    facts = replace(
+        FACTS, beside=(("beside-1", "slt", 1234), ("beside-2", "a <b>", 56)),
+        beside_details={"beside-1": ["step <9,000>"]},
+    )  # fmt: skip
+    elements = Elements(rendered(given, facts=facts))
+    players = elements.all("audio")
+    assert [p["data-who"] for p in players] == ["student", "teacher", "beside-1", "beside-2"]
+    assert [p["aria-label"] for p in players[2:]] == ["slt: Hello you.", "a <b>: Hello you."]
+    links = [link["href"] for link in elements.all("a")]
+    assert links[-2:] == ["001-hello.slt.wav", "001-hello.beside-2.wav"]
+    for fact in ("1,234 parameters", "step <9,000>", "56 parameters", "by 4 voices"):
+        assert fact in elements.text, fact
+    record = entry_record(given, has_mels=True)["beside"]
+    assert record["slt"]["wav"] == "001-hello.slt.wav"
+    assert record["a <b>"]["mel"] == "001-hello.beside-2.npy"
+    assert "beside" not in entry_record(entry())

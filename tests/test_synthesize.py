@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +21,16 @@ import synthesize
 import waveglow.load
 from lightspeech import cli, synthesis
 from lightspeech.audio import AUDIO_FACTS
-from lightspeech.checkpoint import VOICE_FILE
+from lightspeech.checkpoint import VOICE_FILE, save_voice
+from lightspeech.config import Config
 from lightspeech.errors import InputError
 from lightspeech.evaluation import results
 from lightspeech.evaluation.results import stem
 from lightspeech.mel_file import read_mel
+from lightspeech.model import LightSpeech
 from lightspeech.synthesis import Synthesizer, TeacherSynthesizer
 from lightspeech.vocoders import choice, hifigan
-from tests.test_synthesis import Loud, PlantedTeacher, save_tiny_voice
+from tests.test_synthesis import TINY, Loud, PlantedTeacher, save_tiny_voice
 
 
 @dataclass
@@ -193,6 +197,9 @@ def test_what_a_killed_run_left_is_cleared(command: Command) -> None:
         (["--from-mel", "a.npy", "--show-text"], "--from-mel and --show-text were both given"),
         (["--from-mel", "a.npy", "--teacher", "t"], "--from-mel and --teacher were both given"),
         (["--from-mel", "a.npy", "--sentence-silence", "1"], "and --sentence-silence were both"),
+        (["--from-mel", "a.npy", "--beside", "v"], "--from-mel and --beside were both given"),
+        (["Hi", "--beside", "nowhere/at-all"], "no voice at nowhere/at-all"),
+        (["Hi", "--beside", __file__], "is damaged, or no safetensors file"),
         (["...", "--voice", "nowhere/at-all"], "can be spoken: expected at least one letter"),
         (["Hi", "--voice", "nowhere/at-all"], "no voice at nowhere/at-all"),
         (["Hi", "--teacher", "nowhere.pt"], "nowhere.pt"),
@@ -306,6 +313,146 @@ def test_the_teachers_sound_and_pauses(
     expected = TeacherSynthesizer(PlantedTeacher(), Loud())("Good. Day.", sentence_silence=2)  # type: ignore[arg-type]
     found, _ = soundfile.read(command.results / "001-good-day.teacher.wav", dtype="float32")
     np.testing.assert_allclose(found, expected.wav.numpy(), atol=1e-4)
+
+
+# --- voices beside
+
+
+def another_voice(folder: Path) -> Path:
+    """A voice with other weights than the command's own."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(1)
+    save_voice(
+        folder, LightSpeech(TINY), Config(name="other", model=TINY),
+        step=9000, validation={"total": 1.0}, store={"digest": "1", "utterances": 34}, teacher={},
+    )  # fmt: skip
+    return folder
+
+
+def record_of(command: Command) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((command.results / "results.json").read_text("utf-8"))
+    return record
+
+
+def test_a_voice_beside_says_the_same(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = another_voice(tmp_path / "old")
+    (tmp_path / "teacher.pt").write_bytes(b"weights")
+    monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: PlantedTeacher())
+    outcome = command(
+        "Good. Day.", "--beside", old, "--teacher", tmp_path / "teacher.pt",
+        "--pace", "0.5", "--sentence-silence", "2", "--save-mel",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    names = ("001-good-day", "001-good-day.teacher", "001-good-day.old")
+    assert {f"{name}.{kind}" for name in names for kind in ("wav", "npy")} <= {*command.files()}
+    for voice, name in ((command.voice, names[0]), (old, names[2])):
+        expected = Synthesizer.load(voice, Loud())("Good. Day.", 0.5, 2)
+        found, _ = soundfile.read(command.results / f"{name}.wav", dtype="float32")
+        np.testing.assert_allclose(found, expected.wav.numpy(), atol=1e-4)
+        np.testing.assert_allclose(
+            np.load(command.results / f"{name}.npy"), expected.mel.T.numpy(), atol=1e-5
+        )
+    wavs = [(command.results / f"{name}.wav").read_bytes() for name in (names[0], names[2])]
+    assert wavs[0] != wavs[1]
+
+    parameters = Synthesizer.load(old, Loud()).parameters
+    assert f"beside: {old}, as old, {parameters:,} parameters\n" in outcome.out
+    assert re.search(r"^ +student +teacher +old$", outcome.out, re.MULTILINE)
+    record = record_of(command)
+    assert record["voice"]["name"] == str(command.voice)
+    assert record["beside"] == {
+        "old": {
+            "name": str(old), "parameters": parameters, "configuration": "other", "step": 9000,
+        }
+    }  # fmt: skip
+    assert list(record["times_real_time"]) == ["student", "teacher", "old"]
+    assert record["texts"][0]["beside"]["old"]["wav"] == "001-good-day.old.wav"
+    assert record["texts"][0]["beside"]["old"]["mel"] == "001-good-day.old.npy"
+    page = (command.results / "index.html").read_text(encoding="utf-8")
+    players = re.findall(r'<audio [^>]*data-who="([^"]*)" aria-label="([^"]*)"', page)
+    assert players == [
+        ("student", "student: Good. Day."),
+        ("teacher", "teacher: Good. Day."),
+        ("beside-1", "old: Good. Day."),
+    ]
+    assert "configuration other, step 9,000" in page
+    assert "learned from 34 utterances" in page
+
+
+def test_the_voice_itself_is_left_out_beside_it(command: Command, tmp_path: Path) -> None:
+    copy = shutil.copy(command.voice / VOICE_FILE, tmp_path / "copy.safetensors")
+    old = another_voice(tmp_path / "old")
+    outcome = command("Hi.", "--beside", command.voice, copy, "--beside", old)
+    assert outcome.code == 0, outcome.err
+    for same in (command.voice, copy):
+        assert f"beside: without {same}, which is the voice itself\n" in outcome.out
+    wavs = [name for name in command.files() if name.endswith(".wav")]
+    assert wavs == ["001-hi.old.wav", "001-hi.wav"]
+    assert command("Hi.", "--beside", command.voice).code == 0
+    assert record_of(command)["beside"] == {}
+
+
+def test_a_voice_is_beside_once(command: Command, tmp_path: Path) -> None:
+    old = another_voice(tmp_path / "old")
+    outcome = command("Hi.", "--beside", old, old / VOICE_FILE)
+    assert outcome.code == 1
+    assert "is named twice; leave it out of --beside" in outcome.err
+    assert command.files() == []
+
+
+def test_names_that_no_file_can_have(command: Command, tmp_path: Path) -> None:
+    names = ("a/Teacher", "a/one of them", "a/fine", "a/twice", "b/twice", "a/mine", "b/Mine")
+    voices = [another_voice(tmp_path / name) for name in names]
+    outcome = command("Hi.", "--beside", *voices)
+    assert outcome.code == 0, outcome.err
+    suffixes = ["beside-1", "beside-2", "fine", "beside-4", "beside-5", "beside-6", "beside-7"]
+    wavs = [name for name in command.files() if name.endswith(".wav")]
+    assert wavs == sorted(["001-hi.wav", *(f"001-hi.{suffix}.wav" for suffix in suffixes)])
+    spoken = record_of(command)["texts"][0]["beside"]
+    assert [voice["wav"] for voice in spoken.values()] == [f"001-hi.{s}.wav" for s in suffixes]
+    assert list(spoken)[:3] == ["Teacher", "one of them", "fine"]
+    assert list(spoken)[3] == str(voices[3] / VOICE_FILE)
+    page = (command.results / "index.html").read_text(encoding="utf-8")
+    for suffix in suffixes:
+        assert f'href="001-hi.{suffix}.wav"' in page
+
+
+def fail_beside(monkeypatch: pytest.MonkeyPatch, voice: Path, texts: str) -> None:
+    """Has a voice fail at texts that begin in a certain way."""
+    call = Synthesizer.__call__
+
+    def picky(self: Synthesizer, text: str, *options: float) -> object:
+        if text.startswith(texts) and self.voice["name"] == str(voice):
+            raise InputError("too bad")
+        return call(self, text, *options)
+
+    monkeypatch.setattr(Synthesizer, "__call__", picky)
+
+
+def test_a_text_that_fails_for_a_voice_beside(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = another_voice(tmp_path / "old")
+    fail_beside(monkeypatch, old, "Bad")
+    outcome = command("-", "--beside", old, stdin=b"Good.\nBad, bad.\n")
+    assert outcome.code == 1
+    failure = "standard input:2: old, beside the voice: too bad"
+    assert f"1 of 2 texts were not spoken: {failure}" in outcome.err
+    assert record_of(command)["not_spoken"] == [failure]
+    wavs = [name for name in command.files() if name.endswith(".wav")]
+    assert wavs == ["001-good.old.wav", "001-good.wav"]
+
+
+def test_a_voice_beside_that_never_speaks_ends_it_before_anything_is_written(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = another_voice(tmp_path / "old")
+    fail_beside(monkeypatch, old, "")
+    outcome = command("-", "--beside", old, stdin=b"Good.\nBad, bad.\n")
+    assert outcome.err == "error: old, beside the voice: too bad\n"
+    assert (outcome.code, command.files()) == (1, [])
 
 
 # --- vocoders and mels

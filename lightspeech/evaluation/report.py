@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -46,7 +46,7 @@ class Entry:
     student: Speech
     teacher: Speech | None = None
     beside: tuple[Beside, ...] = ()
-    """further voices, whose files are NAME.KEY.wav; the same ones for every text of a page"""
+    """further voices, each with files of its own (`Beside.stem`); the same for all of a page"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Facts:
     """why this teacher, or why none"""
     beside: tuple[tuple[str, str, int], ...] = ()
     """key, name and parameters of each further voice"""
+    beside_details: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """lines about each of them, by its key, where there are any"""
     tables: tuple[Table, ...] = ()
     """figures about the voices"""
 
@@ -93,7 +95,8 @@ class Page:
 
         Args:
             path: the file.
-            speeds: `times_real_time` of everything spoken, under `student` and maybe `teacher`.
+            speeds: `times_real_time` of everything spoken, under `student`, maybe `teacher`, and
+                the keys of the voices beside.
         """
         write_text(path, self.render(speeds))
 
@@ -133,6 +136,11 @@ def entry_record(entry: Entry, has_mels: bool = False) -> dict[str, Any]:
         voices["teacher"]["stopped"] = all(piece.stopped for piece in entry.teacher.pieces)
         voices["duration_error_frames"] = round(difference.error_frames, 4)
         voices["length_ratio"] = round(difference.length_ratio, 4)
+    if entry.beside:
+        voices["beside"] = {
+            voice.name: _record(voice.speech, voice.stem(entry.name), has_mels)
+            for voice in entry.beside
+        }
     return {
         "text": entry.text,
         "spoken": entry.student.spoken,
@@ -187,7 +195,8 @@ def _about(facts: Facts, speeds: dict[str, dict[str, float]]) -> str:
     else:
         cards.append(_card("Teacher", "is-teacher", "not heard here", [facts.teacher_note]))
     for key, name, parameters in facts.beside:
-        cards.append(_card("Beside", f"is-{key}", name, [f"{parameters:,} parameters"]))
+        lines = [f"{parameters:,} parameters", *facts.beside_details.get(key, [])]
+        cards.append(_card("Beside", f"is-{key}", name, lines))
     cards.append(
         _card("Vocoder", "", facts.vocoder, [facts.device, f"pace {facts.pace:g}", facts.date])
     )
@@ -264,7 +273,7 @@ def _article(number: int, entry: Entry, facts: Facts) -> str:
             )
     players += [
         _player(
-            voice.key, voice.speech, f"{entry.name}.{voice.key}.wav", entry.text, "", voice.name
+            voice.key, voice.speech, f"{voice.stem(entry.name)}.wav", entry.text, "", voice.name
         )
         for voice in entry.beside
     ]

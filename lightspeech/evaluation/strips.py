@@ -36,6 +36,12 @@ class Beside:
     name: str
     """for people"""
     speech: Speech
+    suffix: str = ""
+    """what tells its files from others'; if empty, the key"""
+
+    def stem(self, name: str) -> str:
+        """The name of its files, for a text whose files are called `name`."""
+        return f"{name}.{self.suffix or self.key}"
 
 
 def render_strip(
