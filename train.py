@@ -28,7 +28,7 @@ from lightspeech.cli import (
     run,
     use_threads,
 )
-from lightspeech.config import CONFIGS, Config, load_config
+from lightspeech.config import CONFIGS, DEFAULT_CONFIG, Config, load_config
 from lightspeech.dashboard import check_installed
 from lightspeech.errors import InputError
 from lightspeech.process_group import device_of, joined
@@ -57,8 +57,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--store", metavar="STORE", type=Path, default=Path("store"), help="labels to learn from")
     add("--out", metavar="RUN", type=Path, default=DEFAULT_RUN, help="folder of the run")
     add("--config", metavar="NAME|FILE", **unset,
-        help=f"{', '.join(CONFIGS)}, or a JSON file (default: lightspeech); with --from it says "
-             "how to train, and the layers are the voice's")
+        help=f"{', '.join(CONFIGS)}, or a JSON file (default: {DEFAULT_CONFIG}); with --from it "
+             "says how to train, and the layers are the voice's")
     add("--from", metavar="VOICE", dest="origin", type=Path, **unset,
         help="begin with the weights of a voice: its file, or the folder of a run")
     add("--freeze", metavar="PART", nargs="+", **unset,
@@ -112,7 +112,7 @@ def main() -> None:
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> TrainingResult | None:
     """One sitting; None where there is nothing left to do."""
     beginning: Beginning | None = None
-    config = load_config("lightspeech")
+    config = load_config(DEFAULT_CONFIG)
     store = LabelStore.open(args.store)
     if args.resume and (args.origin or args.freeze):
         raise InputError("--resume goes on with a run as it was begun: leave out --from, --freeze")
@@ -150,7 +150,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def begin(args: argparse.Namespace) -> tuple[Config, Beginning | None]:
     """The configuration of a new run, and what it begins with."""
-    name = args.config or "lightspeech"
+    name = args.config or DEFAULT_CONFIG
     beginning = None
     if args.origin:
         beginning = begin_with(args.origin, args.freeze or [])

@@ -94,8 +94,8 @@ class TrainingConfig:
     """weight of the difference between student and teacher in the critic's inner features"""
     critic_rate: float = 0.1
     """the critic's share of the learning rate"""
-    adversarial_start: int = 0
-    """steps before the critic begins to learn and is listened to"""
+    adversarial_start: float = 0.0
+    """share of the steps that come before the critic begins to learn and is listened to"""
     ema_decay: float = 0.0
     """what is kept, at each step, of the average of the weights (such as 0.999), which then is what
     is validated and becomes the voice; 0: no average"""
@@ -124,7 +124,7 @@ class TrainingConfig:
                 problems.append(f"{f.name} must be a number, not {value!r}")
             elif f.name in ("learning_rate", "clip_norm") and not 0 < value < LARGEST_NUMBER:
                 problems.append(f"{f.name} must be above 0 and finite, not {value!r}")
-            elif f.name == "ema_decay" and not 0 <= value < 1:
+            elif f.name in ("ema_decay", "adversarial_start") and not 0 <= value < 1:
                 problems.append(f"{f.name} must be at least 0 and below 1, not {value!r}")
             elif f.name == "validation_share" and not 0 < value < 1:
                 problems.append(f"{f.name} must be above 0 and below 1, not {value!r}")
@@ -136,7 +136,7 @@ class TrainingConfig:
             problems.append("features_weight must be 0 without a critic (adversarial_weight)")
         if not problems and self.adversarial_weight > 0 and self.patience:
             problems.append(
-                "patience must be 0 with a critic: no loss says when its student is at its best"
+                "patience must be 0 with a critic, which may be asked when nothing else gets better"
             )
         _require(problems, "training configuration")
 
@@ -145,7 +145,6 @@ _WHOLE = {
     "steps": 1,
     "batch_size": 1,
     "warmup_steps": 0,
-    "adversarial_start": 0,
     "validate_every": 1,
     "patience": 0,
     "save_every": 1,
@@ -222,23 +221,50 @@ class Config:
             raise InputError(f"{where}: {e}") from e
 
 
+_HQ = ModelConfig(encoder_size=384, duration_size=128, refiner_blocks=3)
+
+DEFAULT_CONFIG = "lightspeech-hq"
+"""by its name in CONFIGS"""
+
 CONFIGS = {
+    "lightspeech-hq": Config(
+        name="lightspeech-hq",
+        model=_HQ,
+        training=TrainingConfig(
+            steps=10000,
+            batch_size=16,
+            learning_rate=2e-3,
+            warmup_steps=200,
+            final_learning_rate=2e-5,
+            mel_absolute_weight=1.0,
+            adversarial_weight=0.5,
+            features_weight=5.0,
+            critic_rate=0.3,
+            adversarial_start=0.4,
+            ema_decay=0.998,
+            validation_share=0.02,
+            validate_every=500,
+            save_every=250,
+        ),
+    ),
     "lightspeech": Config(),
     "quick": Config(
         name="quick",
+        model=_HQ,
         training=TrainingConfig(
-            steps=800,
+            steps=450,
             batch_size=16,
-            learning_rate=3e-3,
+            learning_rate=2e-3,
             warmup_steps=50,
-            final_learning_rate=1e-4,
+            final_learning_rate=2e-5,
             mel_absolute_weight=1.0,
-            validate_every=100,
-            save_every=100,
+            validate_every=150,
+            save_every=50,
         ),
     ),
 }
-"""`lightspeech`: the published recipe. `quick`: the same layers, trained in minutes (make demo)."""
+"""`lightspeech-hq`: what docs/student_quality.md found best, and the bundled voice was made with.
+`lightspeech`: the published recipe and layers. `quick`: for minutes (make demo)."""
 
 
 def load_config(name_or_path: str | Path, model: ModelConfig | None = None) -> Config:

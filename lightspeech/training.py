@@ -1,9 +1,9 @@
 """The training of a student on a label store (training_loop.py has the loop itself).
 
 The student learns to say what the teacher said; the one with the lowest loss on held-out
-utterances (with a critic, the last one) becomes the voice, with the average of its weights where
-that is asked for. It begins from nothing, or with the weights of a voice, of which parts may stay
-as they are.
+utterances (with a critic, of those that have listened to it) becomes the voice, with the average of
+its weights where that is asked for. It begins from nothing, or with the weights of a voice, of
+which parts may stay as they are.
 """
 
 from __future__ import annotations
@@ -200,6 +200,13 @@ class Training(TrainingLoop[Batch]):
         return list(self.origin.get("frozen", []))
 
     @property
+    def _critic_begins(self) -> float:
+        """The step (0-based) at which the critic comes in; infinite without one."""
+        settings = self.config.training
+        has_one = self.distillation.adversarial is not None
+        return round(settings.adversarial_start * settings.steps) if has_one else math.inf
+
+    @property
     def best_loss(self) -> float | None:
         """Of the best validation so far."""
         return self._best_loss
@@ -279,7 +286,7 @@ class Training(TrainingLoop[Batch]):
         )
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        criticised = self.step >= self.config.training.adversarial_start
+        criticised = self.step >= self._critic_begins
         losses: dict[str, Tensor] = self.wrapped(Sealed(batch.to(self.fabric.device)), criticised)
         return losses
 
@@ -290,15 +297,17 @@ class Training(TrainingLoop[Batch]):
     def _judge(self) -> dict[str, float | None]:
         """Losses over the held-out utterances; the student becomes the voice if it is the best.
 
-        With a critic it becomes the voice in any case: what it gains by sounding like the teacher,
-        no loss against the one thing that the teacher said can tell.
+        One that has listened to a critic is sharper than the best one before, and a little further
+        from the one thing that the teacher said: the first of them is the best so far.
         """
         batches = validation_batches(self.store, self.held_out, self.config.training.batch_size)
         result = validate(self.distillation, batches, self.fabric.device)  # in full precision
         loss = result["loss"]
         self.waited += 1
-        is_best = self._best_loss is None or (loss is not None and loss < self._best_loss)
-        if loss is not None and (is_best or self.distillation.adversarial is not None):
+        critic_came = self.best_step is not None and (
+            self.best_step <= self._critic_begins < self.step
+        )
+        if loss is not None and (critic_came or self._best_loss is None or loss < self._best_loss):
             self.best_step, self._best_loss, self.waited = self.step, loss, 0
             save_voice(
                 self.folder,

@@ -121,7 +121,7 @@ def test_options_change_the_configuration(here: Path, call: Any) -> None:
     ("arguments", "message"),
     [
         (["--store", "nowhere"], "error: no label store at nowhere"),
-        (["--config", "quik"], "no configuration 'quik': expected one of lightspeech, quick, or a"),
+        (["--config", "quik"], "no configuration 'quik': expected one of lightspeech-hq, lightsp"),
         (["--config", "wrong.json"], "unknown field training.batchsize"),
         (["--config", "broken.json"], "broken.json is not a readable configuration"),
         (["--resume"], "nothing to resume in runs/lightspeech: leave out --resume to start"),
