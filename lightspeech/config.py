@@ -250,21 +250,20 @@ CONFIGS = {
     "lightspeech": Config(),
     "quick": Config(
         name="quick",
-        model=_HQ,
         training=TrainingConfig(
-            steps=450,
+            steps=800,
             batch_size=16,
-            learning_rate=2e-3,
+            learning_rate=3e-3,
             warmup_steps=50,
-            final_learning_rate=2e-5,
+            final_learning_rate=1e-4,
             mel_absolute_weight=1.0,
-            validate_every=150,
-            save_every=50,
+            validate_every=100,
+            save_every=100,
         ),
     ),
 }
 """`lightspeech-hq`: what docs/student_quality.md found best, and the bundled voice was made with.
-`lightspeech`: the published recipe and layers. `quick`: for minutes (make demo)."""
+`lightspeech`: the published recipe and layers. `quick`: these layers in minutes (make demo)."""
 
 
 def load_config(name_or_path: str | Path, model: ModelConfig | None = None) -> Config:
