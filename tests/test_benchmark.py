@@ -25,6 +25,7 @@ from lightspeech.benchmark.training import (
     time_steps,
     training_batch,
 )
+from lightspeech.config import CONFIGS, DEFAULT_CONFIG
 from lightspeech.evaluation.quality import Dnsmos
 from lightspeech.run_folder import open_run
 from lightspeech.training import Training
@@ -32,8 +33,9 @@ from lightspeech.training_state import load_state
 from tests.synthetic_store import make_store, tiny_config
 
 
-def test_the_two_students_say_the_same() -> None:
-    ours, plain = two_students()
+@pytest.mark.parametrize("name", ["lightspeech", DEFAULT_CONFIG])
+def test_the_two_students_say_the_same(name: str) -> None:
+    ours, plain = two_students(CONFIGS[name].model)
     assert type(plain.decoder) is not type(ours.decoder)
     batch = training_batch(2, 5, 23, 512)
     outputs = [

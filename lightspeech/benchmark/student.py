@@ -9,6 +9,7 @@ from lightspeech.audio import FRAME_SECONDS
 from lightspeech.benchmark.rows import Findings, Row
 from lightspeech.benchmark.settings import TEXT, Settings
 from lightspeech.benchmark.timing import best_times
+from lightspeech.config import CONFIGS, DEFAULT_CONFIG, ModelConfig
 from lightspeech.gru import BidirectionalGRU
 from lightspeech.model import LightSpeech
 from lightspeech.text import encode
@@ -23,10 +24,10 @@ class PlainGRU(BidirectionalGRU):
         return self._forward_packed(inputs, lengths, source)
 
 
-def two_students() -> tuple[LightSpeech, LightSpeech]:
-    """The student with our GRU and with nn.GRU, of equal weights."""
+def two_students(model: ModelConfig | None = None) -> tuple[LightSpeech, LightSpeech]:
+    """The student with our GRU and with nn.GRU, of equal weights; by default the published one."""
     torch.manual_seed(0)
-    ours, plain = LightSpeech(), LightSpeech()
+    ours, plain = LightSpeech(model), LightSpeech(model)
     plain.encoder = PlainGRU(plain.encoder.input_size, plain.encoder.hidden_size)
     plain.decoder = PlainGRU(plain.decoder.input_size, plain.decoder.hidden_size)
     plain.load_state_dict(ours.state_dict())
@@ -34,22 +35,24 @@ def two_students() -> tuple[LightSpeech, LightSpeech]:
 
 
 def bench_student(settings: Settings) -> Findings:
-    """One sentence, alone."""
+    """One sentence, alone, by the published layers and by those of the default configuration."""
     tokens = torch.tensor([encode(TEXT)])
     lengths = torch.tensor([tokens.shape[1]])
-    students = two_students()
-    output = students[0].infer(tokens, lengths)
-    speech = float(output.frames[0]) * FRAME_SECONDS
-    sides = [lambda student=student: student.infer(tokens, lengths) for student in students]
-    ours, plain = best_times(sides, 5 * settings.repeats)
-    rows = [
-        Row(
-            "student",
-            f"student, {speech:.1f} s of speech",
-            ours,
-            beside="nn.GRU",
-            ratio=plain / ours,
-            speech_seconds=speech,
+    rows = []
+    for name in ("lightspeech", DEFAULT_CONFIG):
+        students = two_students(CONFIGS[name].model)
+        output = students[0].infer(tokens, lengths)
+        speech = float(output.frames[0]) * FRAME_SECONDS
+        sides = [lambda student=student: student.infer(tokens, lengths) for student in students]
+        ours, plain = best_times(sides, 5 * settings.repeats)
+        rows.append(
+            Row(
+                "student",
+                f"student {name}, {speech:.1f} s of speech",
+                ours,
+                beside="nn.GRU",
+                ratio=plain / ours,
+                speech_seconds=speech,
+            )
         )
-    ]
     return Findings(rows)
