@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightspeech.checkpoint import load_voice
+from lightspeech.config import CONFIGS, DEFAULT_CONFIG
 from lightspeech.evaluation.figures import timing_difference
 from lightspeech.synthesis import PRETRAINED, Synthesizer, TeacherSynthesizer, find_teacher
 from tacotron2.load import BUNDLED
@@ -18,7 +19,8 @@ HELD_OUT = Path(__file__).parent.parent / "data" / "heldout.txt"
 
 def test_the_card_says_what_the_file_holds() -> None:
     student, facts = load_voice(PRETRAINED)
-    assert sum(parameter.numel() for parameter in student.parameters()) == 1_888_785
+    assert sum(parameter.numel() for parameter in student.parameters()) == 1_738_641
+    assert facts["config"] == CONFIGS[DEFAULT_CONFIG].as_dict()
     (card,) = PRETRAINED.glob("*.json")
     written = json.loads(card.read_text(encoding="utf-8"))
     assert written.pop("weights") == card.with_suffix(".safetensors").name
