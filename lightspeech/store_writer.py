@@ -169,13 +169,15 @@ class StoreWriter:
 
 def _refuse_foreign_folder(path: Path) -> None:
     """InputError if `path` is no store, and holds more than a writer killed at its start leaves."""
-    if not path.is_dir() or (path / MANIFEST).is_file():
+    if not path.is_dir():
         return
-    if any(read_origin(file) is not None for file in shard_files(path)):
-        return  # a store that has lost its manifest
+    # Listed before the manifest is looked for: another rank may be making the store right now,
+    # and the manifest is the first thing that it makes.
     entries = sorted(p.name for p in path.iterdir())
     foreign = [n for n in entries if not n.startswith(".lock") and not n.endswith(".tmp")]
-    if foreign:
+    if not foreign or (path / MANIFEST).is_file():
+        return
+    if not any(read_origin(file) is not None for file in shard_files(path)):
         raise InputError(
             f"{path} is not a label store and not empty (it holds {foreign[0]}); "
             "give a new or an empty folder as --out"

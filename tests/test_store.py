@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -536,6 +536,24 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"not a label store and not empty \(it holds thesis.tex"):
         fill(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_store_that_another_rank_makes_at_this_moment_is_not_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    listed = Path.iterdir
+
+    def made_just_before(folder: Path) -> Iterator[Path]:
+        monkeypatch.undo()
+        with StoreWriter.open(path, IDENTITY):
+            pass
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", made_just_before)
+    with StoreWriter.open(path, IDENTITY) as writer:
+        assert writer.repairs == []
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

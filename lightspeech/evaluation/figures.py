@@ -16,6 +16,9 @@ STAGES = {
 }
 """The keys of `times_real_time` and what they stand for, in words."""
 
+WARM_UP = "This is test number 1."
+"""spoken before anything is timed: it pays for caches and thread pools"""
+
 
 @contextmanager
 def undisturbed() -> Iterator[None]:

@@ -19,11 +19,11 @@ from tqdm import tqdm
 import lightspeech
 from lightspeech.audio import write_wav
 from lightspeech.errors import InputError
-from lightspeech.evaluation.figures import STAGES, Work, times_real_time, undisturbed
+from lightspeech.evaluation.figures import STAGES, WARM_UP, Work, times_real_time, undisturbed
 from lightspeech.evaluation.plots import plot_speech
 from lightspeech.evaluation.report import Entry, Facts, Page, entry_record
 from lightspeech.evaluation.strips import Beside
-from lightspeech.evaluation.voices import TEACHER, Student
+from lightspeech.evaluation.voices import TEACHER, Student, voice_record
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
 from lightspeech.mel_file import write_mel
 from lightspeech.synthesis import SENTENCE_SILENCE, Synthesizer, TeacherSynthesizer
@@ -103,11 +103,11 @@ def speak_lines(
     """
     # The first sentence of a process pays for caches and thread pools. It also shows, before
     # anything is written, that the options and the voices are good.
-    synthesizer("This is test number 1.", pace, sentence_silence)
+    synthesizer(WARM_UP, pace, sentence_silence)
     run = _Run(
         lines, synthesizer, teacher, beside, out, pace, sentence_silence, teacher_note, save_mel
     )
-    run.speak_beside("This is test number 1.")
+    run.speak_beside(WARM_UP)
     make_folder(out)
     if (out / PAGE).is_dir():
         raise InputError(f"{out / PAGE} is a folder, where the page is to be; give another --out")
@@ -269,11 +269,11 @@ class _Run:
                 "version": RECORD_VERSION,
                 "lightspeech": lightspeech.__version__,
                 "date": facts.date,
-                "voice": _voice_record(self.synthesizer),
+                "voice": voice_record(self.synthesizer),
                 "teacher": None
                 if self.teacher is None
                 else {**self.teacher.identity, "parameters": facts.teacher_parameters},
-                "beside": {voice.who: _voice_record(voice.synthesizer) for voice in self.beside},
+                "beside": {voice.who: voice_record(voice.synthesizer) for voice in self.beside},
                 **vocoder_record(self.synthesizer.vocoder),
                 "device": facts.device,
                 "pace": self.pace,
@@ -309,17 +309,6 @@ class _Run:
                 for v in self.beside
             },
         )
-
-
-def _voice_record(synthesizer: Synthesizer) -> dict[str, Any]:
-    """What results.json says of a voice."""
-    voice = synthesizer.voice
-    return {
-        "name": voice.get("name"),
-        "parameters": synthesizer.parameters,
-        "configuration": voice.get("config", {}).get("name"),
-        "step": voice.get("step"),
-    }
 
 
 def _details(voice: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 import lightspeech
 from lightspeech.checkpoint import code_version
 from lightspeech.errors import InputError
-from lightspeech.evaluation.figures import undisturbed
+from lightspeech.evaluation.figures import WARM_UP, undisturbed
 from lightspeech.evaluation.journal import Journal, journal_key, package_versions
 from lightspeech.evaluation.listening import Listening
 from lightspeech.evaluation.quality import plain_words
@@ -37,8 +37,6 @@ from lightspeech.vocoders import Vocoder, check_sound
 
 RECORD_VERSION = 2
 JOURNAL = "judged.jsonl"
-
-_WARM_UP = "This is test number 1."  # pays for caches and thread pools, and would bend the speeds
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ class _Run:
         if voice.who in self._warm:
             return
         self._warm.add(voice.who)
-        speech = voice.speak(_WARM_UP)
+        speech = voice.speak(WARM_UP)
         for vocoder in list(self._panel.vocoders.values())[1:]:
             through(vocoder, speech)
 

@@ -25,6 +25,17 @@ TEACHER_SEED = 0
 """of the pre-net's drop-out in every sentence: the teacher says the same in every run"""
 
 
+def voice_record(synthesizer: Synthesizer) -> dict[str, Any]:
+    """What every record says of a voice."""
+    voice = synthesizer.voice
+    return {
+        "name": voice.get("name"),
+        "parameters": synthesizer.parameters,
+        "configuration": voice.get("config", {}).get("name"),
+        "step": voice.get("step"),
+    }
+
+
 @dataclass(frozen=True)
 class Student:
     """A student that is judged, or one beside it."""
@@ -50,11 +61,8 @@ class Student:
         """What evaluation.json says of it."""
         known = self.synthesizer.voice
         return {
-            "name": known.get("name"),
+            **voice_record(self.synthesizer),
             "sha256": self.sha256,
-            "parameters": self.synthesizer.parameters,
-            "configuration": known.get("config", {}).get("name"),
-            "step": known.get("step"),
             "store": known.get("store"),
             "teacher": known.get("teacher"),
         }
