@@ -7,9 +7,9 @@ import math
 import torch
 
 from lightspeech.config import ModelConfig
+from lightspeech.convnext import KERNEL_SIZE
 from lightspeech.length_regulator import token_of_frame, valid_positions
 from lightspeech.model import LightSpeech
-from lightspeech.convnext import KERNEL_SIZE
 from lightspeech.refiner import Refiner, positions
 
 DURATIONS = torch.tensor([[2, 0, 3, 1], [4, 1, 0, 0]])
