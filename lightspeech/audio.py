@@ -1,110 +1,60 @@
-"""The audio facts, mel spectrograms, and the reading and writing of sound files.
+"""Mel spectrograms, and the reading and writing of sound files.
 
-The facts are those of NVIDIA's Tacotron 2 and WaveGlow: a magnitude spectrogram of a Hann window of
-1,024 samples every 256, through 80 triangular filters on Slaney's mel scale, and the natural
-logarithm of what comes out, held above 1e-5. Everything else in the package derives from here.
+The facts that they follow, and which this module hands on, are those of `lightspeech.audio_facts`.
 """
 
 from __future__ import annotations
 
-import math
-import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightspeech.audio_facts import (
+    AUDIO_FACTS,
+    FFT_SIZE,
+    FRAME_SECONDS,
+    HOP_LENGTH,
+    LOG_FLOOR,
+    MEL_FMAX,
+    MEL_FMIN,
+    N_MELS,
+    SAMPLE_RATE,
+    SILENCE,
+    check_audio_facts,
+    differing_facts,
+)
 from lightspeech.errors import InputError
-from lightspeech.files import atomic_path, is_full_disk
+from lightspeech.wav_file import LONGEST_WAV, write_blocks
 
-SAMPLE_RATE = 22050
-"""samples a second"""
-FFT_SIZE = 1024
-"""samples of the FFT and of its Hann window"""
-HOP_LENGTH = 256
-"""samples from one frame to the next (11.61 ms)"""
-FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
-"""seconds from one frame to the next"""
-N_MELS = 80
-"""mel bins, M"""
-MEL_FMIN = 0.0
-"""lower edge of the lowest mel filter, Hz"""
-MEL_FMAX = 8000.0
-"""upper edge of the highest mel filter, Hz"""
-LOG_FLOOR = 1e-5
-"""mel magnitudes below this are raised to it before the logarithm"""
-SILENCE = 1e-4
-"""a signal that never exceeds this (-80 dB of full scale) counts as silent"""
-LONGEST_WAV = (2**32 - 1 - 36) // 2
-"""samples of 16 bits that a WAV file can hold: 27 hours"""
+__all__ = [
+    "AUDIO_FACTS",
+    "FFT_SIZE",
+    "FRAME_SECONDS",
+    "HOP_LENGTH",
+    "LOG_FLOOR",
+    "LONGEST_WAV",
+    "MEL_FMAX",
+    "MEL_FMIN",
+    "N_MELS",
+    "SAMPLE_RATE",
+    "SILENCE",
+    "check_audio_facts",
+    "differing_facts",
+    "hann_window",
+    "log_mel",
+    "mel_filters",
+    "mel_spectrogram",
+    "read_wav",
+    "reflected",
+    "write_wav",
+]
 
 _BLOCK = 1 << 18  # samples of a signal that are worked on at a time: 2 MB in double precision
-
-AUDIO_FACTS: dict[str, int | float | str] = {
-    "sample_rate": SAMPLE_RATE,
-    "fft_size": FFT_SIZE,
-    "window": "hann",
-    "window_length": FFT_SIZE,
-    "hop_length": HOP_LENGTH,
-    "n_mels": N_MELS,
-    "mel_fmin": MEL_FMIN,
-    "mel_fmax": MEL_FMAX,
-    "mel_scale": "slaney",
-    "spectrum": "magnitude",
-    "log": "natural",
-    "log_floor": LOG_FLOOR,
-}
-"""What a mel is, in JSON's types; stored with every label store, checkpoint and export.
-
-Padding is left out on purpose: it touches only the outermost two frames, and HiFi-GAN, whose mels
-differ from Tacotron 2's in nothing else, is used with them everywhere."""
-
-
-def check_audio_facts(found: Any, where: str) -> None:
-    """Refuses audio facts that differ from AUDIO_FACTS.
-
-    Args:
-        found: what a store, checkpoint or vocoder declares (a dict like AUDIO_FACTS).
-        where: names the source in the message.
-
-    Raises:
-        InputError: names every field that differs, with both values.
-    """
-    if not isinstance(found, dict):
-        raise InputError(f"{where} declares no audio facts: expected an object with {AUDIO_FACTS}")
-    problems = differing_facts(found, AUDIO_FACTS)
-    if problems:
-        listed = "; ".join(
-            f"{name} is {ours}, expected {theirs}" for name, ours, theirs in problems
-        )
-        raise InputError(
-            f"{where} was made for other audio: {listed}; "
-            "use one that was made with this project's audio facts"
-        )
-
-
-def differing_facts(
-    found: Mapping[str, Any], expected: Mapping[str, Any]
-) -> list[tuple[str, Any, Any]]:
-    """(name, found, expected) of each audio fact that differs, with words for what is not there."""
-    problems = [
-        (name, found.get(name, "missing"), value)
-        for name, value in expected.items()
-        if not _same_fact(found.get(name), value)
-    ]
-    surplus = sorted(found.keys() - expected.keys(), key=str)
-    return problems + [(name, found[name], "no such field") for name in surplus]
-
-
-def _same_fact(found: Any, expected: float | str) -> bool:
-    if isinstance(expected, str) or isinstance(found, bool) or not isinstance(found, int | float):
-        return bool(found == expected) and not isinstance(found, bool)
-    return math.isclose(found, expected, rel_tol=1e-6)
 
 
 @lru_cache(maxsize=8)
@@ -153,9 +103,20 @@ def mel_spectrogram(wav: Tensor) -> Tensor:
             f"expected samples in [-1, 1], got a peak of {peak:g}; "
             "divide integer samples by their full scale, or the signal by its peak"
         )
-    padded = _reflect(wav.float(), FFT_SIZE // 2)  # (..., S + 1024)
+    return log_mel(reflected(wav.float(), FFT_SIZE // 2))  # of (..., S + 1024)
+
+
+def log_mel(wav: Tensor) -> Tensor:
+    """`mel_spectrogram` of a signal that nothing is added to at its ends.
+
+    Args:
+        wav: (..., S) float32, S >= 1024.
+
+    Returns:
+        (..., T, M) float32, T = (S - 1024) // 256 + 1; frame t is centred on sample 256 t + 512.
+    """
     spectrum = torch.stft(
-        padded,
+        wav,
         FFT_SIZE,
         HOP_LENGTH,
         window=hann_window(wav.device),
@@ -166,7 +127,7 @@ def mel_spectrogram(wav: Tensor) -> Tensor:
     return mel.clamp(min=LOG_FLOOR).log().transpose(-1, -2).contiguous()
 
 
-def _reflect(wav: Tensor, width: int) -> Tensor:
+def reflected(wav: Tensor, width: int) -> Tensor:
     """Extends (..., S) by `width` samples at both ends, mirrored about its end samples."""
     n_samples = wav.shape[-1]
     if n_samples > width:
@@ -239,47 +200,7 @@ def write_wav(path: str | Path, wav: Tensor, sample_rate: int = SAMPLE_RATE) -> 
             f"cannot write {path}: expected a floating-point signal of shape (S,), "
             f"got {wav.dtype} of shape {tuple(wav.shape)}"
         )
-    if wav.numel() == 0:
-        raise InputError(f"cannot write {path}: the signal holds no samples")
-    if wav.numel() > LONGEST_WAV:
-        raise InputError(
-            f"cannot write {path}: a WAV file holds {LONGEST_WAV:,} samples at most, the signal "
-            f"has {wav.numel():,}; divide it"
-        )
-    broken, peak = 0, 0.0
-    for block in _blocks(wav):
-        broken += np.count_nonzero(~np.isfinite(block))
-        peak = max(peak, float(np.abs(block).max()))
-    if broken:
-        raise InputError(
-            f"cannot write {path}: {broken} of {wav.numel()} "
-            "samples are NaN or infinite; the model or vocoder that made them is at fault"
-        )
-    if peak <= SILENCE:
-        raise InputError(
-            f"cannot write {path}: the signal is silent (peak {peak:g}); "
-            "the model or vocoder that made it is at fault"
-        )
-    scale = 32767 / max(1.0, peak)
-    try:
-        with (
-            atomic_path(path) as temporary,
-            open(temporary, "wb") as raw,
-            wave.open(raw, "wb") as file,
-        ):
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(sample_rate)
-            file.setnframes(wav.numel())
-            for block in _blocks(wav):
-                file.writeframesraw(np.rint(block * scale).astype("<i2").tobytes())
-    except OSError as e:
-        if is_full_disk(e):
-            raise  # the command line knows what to say of a full disk
-        raise InputError(
-            f"cannot write {path}: {e.strerror or e}; give a path in a folder that exists and "
-            "may be written to"
-        ) from e
+    write_blocks(path, wav.numel(), lambda: _blocks(wav), sample_rate)
 
 
 def _blocks(wav: Tensor) -> Iterator[np.ndarray]:

@@ -41,6 +41,8 @@ _KINDS = {
     "training": "the state of a LightSpeech training",
     "teacher training": "the state of a Tacotron 2 training",
     "aligner": "the state of an aligner's training",
+    "light vocoder": "a light vocoder",
+    "vocoder training": "the state of a light vocoder's training",
 }
 
 

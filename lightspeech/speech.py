@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from lightspeech.audio import FRAME_SECONDS, HOP_LENGTH, LOG_FLOOR, SAMPLE_RATE
-
-PAUSE = "<pause>"
-"""stands in `Speech.timings` for the silence between two sentences"""
-
-_FADE = HOP_LENGTH // 2  # samples over which a sentence's ends are faded where they meet a pause
+from lightspeech.audio import HOP_LENGTH, LOG_FLOOR, SAMPLE_RATE
+from lightspeech.joins import FADE, PAUSE, spelled, timings_of
 
 
 @dataclass(frozen=True)
@@ -37,13 +32,7 @@ class Piece:
     @property
     def spoken(self) -> str:
         """The symbols as a text, phonemes in braces: what was really said."""
-        parts = []
-        for is_phoneme, run in groupby(self.symbols, lambda symbol: symbol.startswith("@")):
-            names = list(run)
-            parts.append(
-                "{" + " ".join(name[1:] for name in names) + "}" if is_phoneme else "".join(names)
-            )
-        return "".join(parts).strip()
+        return spelled(self.symbols).strip()
 
     @property
     def frames(self) -> int:
@@ -145,25 +134,17 @@ def join_readings(
         wav=torch.cat(wav_parts),
         sample_rate=SAMPLE_RATE,
         mel=torch.cat(mel_parts),
-        timings=_timings(spans),
+        timings=timings_of(spans),
         pieces=pieces,
         seconds=seconds,
     )
 
 
-def _timings(spans: list[tuple[str, int]]) -> list[tuple[str, float, float]]:
-    timings, position = [], 0
-    for symbol, frames in spans:
-        start, position = position, position + frames
-        timings.append((symbol, start * FRAME_SECONDS, position * FRAME_SECONDS))
-    return timings
-
-
 def _faded(wav: Tensor, *, at_start: bool, at_end: bool) -> Tensor:
-    ramp = torch.linspace(0, 1, _FADE)
+    ramp = torch.linspace(0, 1, FADE)
     wav = wav.clone()
     if at_start:
-        wav[:_FADE] *= ramp
+        wav[:FADE] *= ramp
     if at_end:
-        wav[-_FADE:] *= ramp.flip(0)
+        wav[-FADE:] *= ramp.flip(0)
     return wav

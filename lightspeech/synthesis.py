@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lightspeech.alignment import durations_from_attention
-from lightspeech.audio import AUDIO_FACTS, HOP_LENGTH, SAMPLE_RATE, check_audio_facts
+from lightspeech.audio import AUDIO_FACTS, check_audio_facts
 from lightspeech.checkpoint import DEFAULT_RUN, VOICE_FILE, load_voice
 from lightspeech.errors import InputError
 from lightspeech.files import sha256
+from lightspeech.joins import SENTENCE_SILENCE, check_pace, pause_frames, sentences_of
 from lightspeech.model import MAX_PACE, MIN_PACE, LightSpeech
 from lightspeech.parts import count_parameters
 from lightspeech.speech import Reading, Speech, join_readings
-from lightspeech.text import decode, encode_sentence, split_sentences
+from lightspeech.text import decode, encode_sentence
 from lightspeech.vocoders import (
     Vocoder,
     VocoderOptions,
@@ -40,10 +41,6 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 """where the bundled voice is, if this installation has one"""
 PRENET_DROPOUT = 0.5
 """of the teacher while it speaks, as published"""
-SENTENCE_SILENCE = 0.2
-"""seconds of silence between two sentences, if nothing else is asked for"""
-LONGEST_SILENCE = 10.0
-"""its limit, in seconds"""
 
 _BATCH_SIZE = 16  # sentences at once: bounds the memory that a long text needs
 _TEACHER_MAX_FRAMES = 2500  # 29 s: what the longest sentence of split_sentences needs, and a half
@@ -123,11 +120,7 @@ class Synthesizer:
             InputError: nothing speakable, a pace or silence out of range, or a voice so damaged
                 that its mel is not finite.
         """
-        if not MIN_PACE <= pace <= MAX_PACE:  # NaN is refused too
-            raise InputError(
-                f"pace {pace:g}: expected {MIN_PACE:g} to {MAX_PACE:g}; 1 is the voice's own, "
-                "2 is twice as fast"
-            )
+        check_pace(pace, MIN_PACE, MAX_PACE)
 
         def read(sentences: list[_Sentence], tokens: Tensor, lengths: Tensor) -> list[Reading]:
             output = self.student.infer(tokens, lengths, pace=pace)
@@ -288,18 +281,6 @@ def labelling_dropout(voice: dict[str, Any]) -> float:
     return float(found) if is_number and 0 <= found < 1 else PRENET_DROPOUT
 
 
-def sentences_of(text: str) -> list[str]:
-    """The sentences of a text, at least one; InputError if nothing in it can be spoken."""
-    sentences = split_sentences(text)
-    if not sentences:
-        shown = " ".join(text.split())
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise InputError(
-            f"nothing in {shown!r} can be spoken: expected at least one letter or digit"
-        )
-    return sentences
-
-
 @dataclass(frozen=True)
 class _Sentence:
     text: str
@@ -316,10 +297,7 @@ def _speak(
     who: str,
 ) -> Speech:
     """Splits, reads in batches, vocodes and joins; `who` is speaking, for the error messages."""
-    if not 0 <= sentence_silence <= LONGEST_SILENCE:
-        raise InputError(
-            f"sentence silence {sentence_silence:g}: expected 0 to {LONGEST_SILENCE:g} seconds"
-        )
+    pause = pause_frames(sentence_silence)
     started = time.perf_counter()
     sentences = [_Sentence(sentence, encode_sentence(sentence)) for sentence in sentences_of(text)]
     text_done = time.perf_counter()
@@ -345,6 +323,4 @@ def _speak(
         "vocoder": time.perf_counter() - mel_done,
     }
     check_sound(vocoder, [reading.mel for reading in readings], wavs)
-    return join_readings(
-        readings, wavs, round(sentence_silence * SAMPLE_RATE / HOP_LENGTH), seconds
-    )
+    return join_readings(readings, wavs, pause, seconds)

@@ -82,12 +82,14 @@ class TrainingLoop(ABC, Generic[BatchT]):
         device: torch.device,
         precision: str,
         eps: float = 1e-8,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         """Goes to where `state` stands, if there is one.
 
         Args:
             module: model and losses; those of its parameters learn that ask for a gradient.
             eps: Adam's, which keeps it from dividing by zero.
+            betas: Adam's, how much it keeps of the means of gradients and of their squares.
 
         Raises:
             InputError: a state of another module.
@@ -98,6 +100,7 @@ class TrainingLoop(ABC, Generic[BatchT]):
             self._groups(),
             lr=settings.learning_rate,
             eps=eps,
+            betas=betas,
             weight_decay=settings.weight_decay,
             fused=True,  # one pass over the weights instead of six
         )

@@ -19,8 +19,9 @@ from lightspeech.checkpoint import save_voice
 from lightspeech.config import Config, ModelConfig
 from lightspeech.errors import InputError
 from lightspeech.files import sha256
+from lightspeech.joins import PAUSE
 from lightspeech.model import LightSpeech
-from lightspeech.speech import PAUSE, Piece, Reading, join_readings
+from lightspeech.speech import Piece, Reading, join_readings
 from lightspeech.synthesis import (
     Synthesizer,
     TeacherSynthesizer,

@@ -25,12 +25,14 @@ from lightspeech.vocoders import (
     check_sound,
     choice,
     hifigan,
+    light,
     load_vocoder,
 )
 from lightspeech.vocoders.command_line import describe_vocoder
 from lightspeech.vocoders.waveglow import WaveGlowVocoder
 from safeload import CheckpointError
 from tests.allocations import Allocations
+from tests.test_light_vocoder import save_tiny as save_light
 from waveglow import WaveGlow, WaveGlowConfig
 
 TINY_HIFIGAN = {
@@ -71,7 +73,9 @@ class Folders:
     """Where users drop checkpoints, empty at first."""
 
     def __init__(self, root: Path) -> None:
-        self.hifigan, self.waveglow = root / "hifigan", root / "waveglow"
+        self.hifigan, self.waveglow, self.light = (
+            root / name for name in ("hifigan", "waveglow", "light")
+        )
 
 
 @pytest.fixture
@@ -79,6 +83,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     folders = Folders(tmp_path)
     monkeypatch.setattr(hifigan, "PRETRAINED", folders.hifigan)
     monkeypatch.setattr(waveglow.load, "PRETRAINED", folders.waveglow)
+    monkeypatch.setattr(light, "PRETRAINED", folders.light)
     return folders
 
 
@@ -95,12 +100,12 @@ def as_if_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_griffin_lim", lambda device, options: griffin_lim("cpu", options))  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["griffin-lim", "hifigan", "waveglow"])
+@pytest.fixture(params=["griffin-lim", "hifigan", "light", "waveglow"])
 def vocoder(request: pytest.FixtureRequest, tmp_path: Path) -> Vocoder:
     """Each vocoder, small."""
     if request.param == "griffin-lim":
         return load_vocoder("griffin-lim")
-    save = {"hifigan": save_hifigan, "waveglow": save_waveglow}[request.param]
+    save = {"hifigan": save_hifigan, "light": save_light, "waveglow": save_waveglow}[request.param]
     return load_vocoder(f"{request.param}:{save(tmp_path)}")
 
 
@@ -183,9 +188,9 @@ def test_every_vocoder_refuses_what_check_mel_refuses(vocoder: Vocoder, frames: 
 
 
 @pytest.mark.requires_cuda
-@pytest.mark.parametrize("name", ["griffin-lim", "hifigan", "waveglow"])
+@pytest.mark.parametrize("name", ["griffin-lim", "hifigan", "light", "waveglow"])
 def test_every_vocoder_on_a_gpu_takes_a_mel_from_anywhere(name: str, tmp_path: Path) -> None:
-    save = {"hifigan": save_hifigan, "waveglow": save_waveglow}.get(name)
+    save = {"hifigan": save_hifigan, "light": save_light, "waveglow": save_waveglow}.get(name)
     spec = f"{name}:{save(tmp_path)}" if save else name
     on_cpu, on_gpu = load_vocoder(spec), load_vocoder(spec, "cuda")
     mel = some_mel(20)
@@ -246,14 +251,14 @@ def test_a_mel_with_gradients_is_detached() -> None:
 
 
 def test_unknown_names_list_the_known() -> None:
-    message = "no vocoder 'wavenet': expected one of auto, waveglow, hifigan, griffin-lim$"
+    message = "no vocoder 'wavenet': expected one of auto, light, waveglow, hifigan, griffin-lim$"
     with pytest.raises(InputError, match=message):
         load_vocoder("wavenet:x.pt")
 
 
 def test_a_file_without_a_name(tmp_path: Path) -> None:
     path = save_waveglow(tmp_path)
-    with pytest.raises(InputError, match=f"write hifigan:{path} or waveglow:{path}$"):
+    with pytest.raises(InputError, match=f"write light:{path}, hifigan:{path} or waveglow:{path}$"):
         load_vocoder(str(path))
 
 
@@ -321,8 +326,22 @@ def test_auto_without_any_checkpoint(folders: Folders) -> None:
     vocoder = load_vocoder()
     assert vocoder.name == "griffin-lim"
     assert vocoder.reason == (
-        f"auto: no HiFi-GAN in {folders.hifigan}; no WaveGlow in {folders.waveglow}"
+        f"auto: no HiFi-GAN in {folders.hifigan}; no WaveGlow in {folders.waveglow}; "
+        f"no light vocoder in {folders.light}"
     )
+
+
+def test_auto_takes_the_light_vocoder_before_what_is_slow_and_what_is_worse(
+    folders: Folders, as_if_on_a_gpu: None
+) -> None:
+    save_light(folders.light)
+    save_waveglow(folders.waveglow)
+    on_cpu = load_vocoder("auto")
+    assert on_cpu.title == "light (tiny)"
+    assert on_cpu.reason.endswith("; light is the best that is there")
+    assert load_vocoder("auto", "cuda").name == "waveglow"
+    save_hifigan(folders.hifigan)
+    assert load_vocoder("auto").name == "hifigan"
 
 
 def test_auto_takes_hifigan_first(folders: Folders) -> None:

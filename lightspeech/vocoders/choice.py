@@ -1,9 +1,9 @@
 """Which vocoder: by its name, with its file, or the best that is there.
 
-On DNSMOS (P.808 / overall, of a Tacotron 2 mel) HiFi-GAN V2 has 4.18 / 3.28, WaveGlow 4.06 / 3.27,
-Griffin-Lim 4.15 / 3.26. HiFi-GAN is ahead, and faster than real time on one CPU core.
-WaveGlow reaches 0.2 times real time there, so `auto` takes it on a GPU only. Griffin-Lim needs no
-file.
+Who puts a HiFi-GAN into its folder wants to hear it: it is the best of them, and faster than real
+time on one CPU core (DNSMOS P.808 / overall of a Tacotron 2 mel: 4.18 / 3.28, WaveGlow's 4.06 /
+3.27). WaveGlow reaches 0.2 times real time there, so `auto` takes it on a GPU only. The light
+vocoder is bundled and hundreds of times faster than real time; Griffin-Lim needs no file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightspeech.vocoders.options import VocoderOptions
 from lightspeech.vocoders.vocoder import Vocoder, check_fits
 from safeload import CheckpointError
 
-VOCODERS: tuple[str, ...] = ("auto", "waveglow", "hifigan", "griffin-lim")
+VOCODERS: tuple[str, ...] = ("auto", "light", "waveglow", "hifigan", "griffin-lim")
 """the names that load_vocoder knows"""
 
 
@@ -37,10 +37,11 @@ def load_vocoder(
     """A vocoder, ready on `device`.
 
     Args:
-        spec: `waveglow:PATH` or `hifigan:PATH`; `waveglow` or `hifigan`, with the checkpoint that
-            lies in its folder `pretrained`; `griffin-lim`; or `auto`, the best that is there:
-            HiFi-GAN, else on a GPU WaveGlow, else Griffin-Lim. What `auto` finds and cannot use it
-            passes over, with a note on standard error; its choice says why in `reason`.
+        spec: `light:PATH`, `waveglow:PATH` or `hifigan:PATH`; one of these names alone, with the
+            checkpoint that lies in its folder `pretrained`; `griffin-lim`; or `auto`, the best that
+            is there: a HiFi-GAN, else on a GPU WaveGlow, else the light vocoder, else Griffin-Lim.
+            What `auto` finds and cannot use it passes over, with a note on standard error; its
+            choice says why in `reason`.
         device: where it is to run.
         options: its settings.
         audio_facts: the mels that it will be given.
@@ -56,11 +57,14 @@ def load_vocoder(
         if spec and os.path.exists(spec):  # not Path's, which fails on impossible names
             raise InputError(
                 f"--vocoder {spec} does not say what that file is: "
-                f"write hifigan:{spec} or waveglow:{spec}"
+                f"write light:{spec}, hifigan:{spec} or waveglow:{spec}"
             )
         raise InputError(f"no vocoder {name!r}: expected one of {', '.join(VOCODERS)}")
     if has_path and name not in _NEURAL:
-        raise InputError(f"{name} takes no file: write {name} alone, hifigan:PATH or waveglow:PATH")
+        raise InputError(
+            f"{name} takes no file: write {name} alone, or one of "
+            + ", ".join(f"{neural}:PATH" for neural in _NEURAL)
+        )
     if has_path and not path:
         raise InputError(f"--vocoder {spec} names no file: expected {name}:PATH, or {name} alone")
     if name == "auto":
@@ -163,6 +167,24 @@ def _load_hifigan(path: Path, device: torch.device, options: VocoderOptions) -> 
     return hifigan.load_hifigan(path, device)
 
 
+def _light_folder() -> Path:
+    from lightspeech.vocoders import light
+
+    return light.PRETRAINED
+
+
+def _light_file() -> Path | None:
+    from lightspeech.vocoders import light
+
+    return light.default_file(light.PRETRAINED)
+
+
+def _load_light(path: Path, device: torch.device, options: VocoderOptions) -> Vocoder:
+    from lightspeech.vocoders import light
+
+    return light.load_light(path, device)
+
+
 def _waveglow_folder() -> Path:
     from waveglow import load
 
@@ -185,4 +207,6 @@ def _load_waveglow(path: Path, device: torch.device, options: VocoderOptions) ->
 _NEURAL = {
     "hifigan": _Neural("HiFi-GAN", False, _hifigan_folder, _hifigan_file, _load_hifigan),
     "waveglow": _Neural("WaveGlow", True, _waveglow_folder, _waveglow_file, _load_waveglow),
+    "light": _Neural("light vocoder", False, _light_folder, _light_file, _load_light),
 }
+"""in the order in which `auto` looks for them"""

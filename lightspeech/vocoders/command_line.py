@@ -15,9 +15,9 @@ def add_vocoder_options(parser: argparse.ArgumentParser) -> None:
         "--vocoder",
         default="auto",
         metavar="NAME[:PATH]",
-        help=f"mel to sound: {', '.join(VOCODERS)}; hifigan and waveglow take the checkpoint that "
-        "lies in their folder pretrained, or the one at PATH; auto takes the best that is there "
-        "and says why",
+        help=f"mel to sound: {', '.join(VOCODERS)}; light, hifigan and waveglow take the "
+        "checkpoint that lies in their folder pretrained, or the one at PATH; auto takes the best "
+        "that is there and says why",
     )
     add(
         "--sigma",

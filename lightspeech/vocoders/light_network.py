@@ -92,7 +92,8 @@ class LightNetwork(nn.Module):
         """mel (B, T, M) -> log magnitudes and phases (B, T + 3, BINS) of frames -1 to T + 1."""
         x = ((mel - MIDDLE) / SPREAD).transpose(1, 2)  # (B, M, T)
         x = F.pad(x, (FRAMES_BEFORE, FRAMES_AFTER), mode="replicate")
-        x = self.first_norm(self.first(x).transpose(1, 2))  # (B, T + 3, C)
+        x = self.first(x).to(self.first.weight.dtype)  # in mixed precision the sum stays exact
+        x = self.first_norm(x.transpose(1, 2))  # (B, T + 3, C)
         for block in self.blocks:
             x = block(x)
         with torch.autocast(x.device.type, enabled=False):  # a phase in bfloat16 is noise

@@ -1,0 +1,178 @@
+"""Trains a light vocoder on recordings, or on what another vocoder made of a teacher's mels.
+
+python -m lightspeech.train_vocoder --wavs recordings              -> runs/vocoder
+python -m lightspeech.train_vocoder --wavs recordings --resume     goes on with a run
+python -m lightspeech.train_vocoder --wavs recordings --mels mels --from runs/vocoder --out runs/2
+                                        learns the mels of a student too (see vocoder_pairs)
+torchrun --nproc-per-node 4 -m lightspeech.train_vocoder --wavs recordings
+                                        four processes share every batch
+
+python -m lightspeech.vocoder_pairs makes mels and sound to learn from: of a student along labels
+from recordings, or of WaveGlow on a teacher's labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightspeech import cli
+from lightspeech.errors import InputError
+from lightspeech.process_group import device_of, joined
+from lightspeech.progress import format_time
+from lightspeech.ranks import Ranks
+from lightspeech.run_folder import command_to_resume, open_run
+from lightspeech.training_loop import PRECISIONS
+from lightspeech.vocoder_training.clips import find_pairs
+from lightspeech.vocoder_training.config import CONFIGS, DEFAULT_CONFIG, VocoderConfig, load_config
+from lightspeech.vocoder_training.training import (
+    VocoderResult,
+    VocoderState,
+    VocoderTraining,
+    load_vocoder_state,
+)
+from lightspeech.vocoders.light import load_light
+
+DEFAULT_RUN = Path("runs/vocoder")
+
+
+# fmt: off
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lightspeech.train_vocoder", description=__doc__,
+        formatter_class=cli.HelpFormatter,
+    )
+    add = parser.add_argument
+    add("--wavs", metavar="DIR", type=Path, nargs="+", required=True,
+        help="folders of recordings (.wav, .flac, .mp3 of any sample rate)")
+    add("--mels", metavar="DIR", type=Path,
+        help="a folder with ID.npy, mels that another made of what ID.wav says, frame by frame; "
+             "most clips of those recordings are learned from them")
+    add("--out", metavar="RUN", type=Path, default=DEFAULT_RUN, help="folder of the run")
+    add("--config", metavar="NAME|FILE",
+        help=f"{', '.join(CONFIGS)}, or a JSON file (default: {DEFAULT_CONFIG}); with --from the "
+             "layers are the vocoder's")
+    add("--from", metavar="VOCODER", dest="origin", type=Path,
+        help="begin with the weights of a light vocoder: its file, or the folder of a run")
+    add("--steps", metavar="N", type=cli.positive_int,
+        help="optimiser steps in all (default: the configuration's)")
+    add("--batch-size", metavar="N", type=cli.positive_int,
+        help="clips a step, all processes' together (default: the configuration's)")
+    add("--learning-rate", metavar="RATE", type=cli.positive_float,
+        help="highest learning rate (default: the configuration's)")
+    add("--critic-size", metavar="N", type=cli.positive_int,
+        help="channels of the critics' first layers: more hear more and cost more "
+             "(default: the configuration's)")
+    add("--seed", metavar="N", type=int, help="of weights, split and clips (default: the "
+        "configuration's)")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    cli.add_device_option(parser)
+    add("--precision", choices=PRECISIONS, default="32-true",
+        help="bf16-mixed: products in bfloat16, which newer CPUs and GPUs take faster")
+    add("--threads", metavar="N", type=cli.positive_int,
+        help="CPU threads of each process (default: PyTorch's choice)")
+    return parser
+# fmt: on
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    ranks = Ranks.from_environment()
+    device = device_of(ranks, args.device)
+    cli.use_threads(args.threads)
+    with joined(ranks, device):
+        result = train(args, ranks, device)
+    if result is None:
+        return
+    if ranks.rank == 0:
+        print(summary(result, args.out, ranks))
+    if result.stopped_by is not None:
+        sys.exit(128 + result.stopped_by)
+
+
+def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> VocoderResult | None:
+    """One sitting; None where there is nothing left to do."""
+    if args.resume and args.origin:
+        raise InputError("--resume goes on with a run as it was begun: leave out --from")
+    beginning = load_light(args.origin) if args.origin else None
+    wanted = load_config(args.config or DEFAULT_CONFIG).override(**overrides(args))
+    if beginning is not None:
+        wanted = VocoderConfig(wanted.name, beginning.network.config, wanted.training)
+    recordings, problems = find_pairs(args.wavs, args.mels)
+    if ranks.rank == 0:
+        for problem in problems[:5]:
+            print(f"note: {problem}", file=sys.stderr)
+        if problems[5:]:
+            print(f"note: and {len(problems) - 5} more", file=sys.stderr)
+    with open_run(args.out, args.resume, load_vocoder_state, ranks) as place:
+        config = resumed(args, place.state) if place.state else wanted
+        training = VocoderTraining(
+            recordings,
+            place,
+            config,
+            beginning=beginning,
+            ranks=ranks,
+            device=device,
+            precision=args.precision,
+        )
+        if training.step >= config.training.steps:
+            if ranks.rank == 0:
+                print(
+                    f"the run in {args.out} has taken its {training.step:,} steps already; to "
+                    f"train further: --resume --steps {2 * training.step}"
+                )
+            return None
+        if ranks.rank == 0:
+            print(training.plan(), flush=True)
+        return training.run()
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gives; None: not given."""
+    names = ("steps", "batch_size", "learning_rate", "critic_size", "seed")
+    return {name: getattr(args, name) for name in names}
+
+
+def resumed(args: argparse.Namespace, state: VocoderState) -> VocoderConfig:
+    """The configuration to go on with: the run's own, of which only the steps may change.
+
+    Raises:
+        InputError: the command line asks for another.
+    """
+    own = state.config
+    asked = load_config(args.config) if args.config else own
+    wanted = asked.override(**{**overrides(args), "steps": own.training.steps})
+    if (wanted.network, wanted.training) != (own.network, own.training):
+        raise InputError(
+            "--resume goes on with the run's own settings, of which only --steps may change: leave "
+            "the others out, or start another run with --out"
+        )
+    return own.override(steps=args.steps)
+
+
+def summary(result: VocoderResult, out: Path, ranks: Ranks) -> str:
+    """What came of it and what to do next, for people."""
+    done = "stopped" if result.stopped_by is not None else "finished"
+    lines = [f"{done} after step {result.step:,}, {format_time(result.seconds)} of training"]
+    if result.skipped:
+        lines.append(f"{result.skipped} steps were left out: their loss was not finite")
+    if result.vocoder:
+        lines.append(f"spectral distance {result.best_loss:.4f}, at step {result.best_step:,}")
+        lines.append(f"vocoder  {result.vocoder}")
+        listen = ["python", "synthesize.py", "--vocoder", f"light:{out}"]
+        lines.append(f"listen   {shlex.join(listen)}")
+    else:
+        lines.append("no vocoder yet: it comes with the first validation")
+    if result.stopped_by is not None:
+        words = command_to_resume(["-m", "lightspeech.train_vocoder"], sys.argv[1:], ranks)
+        lines.append(f"go on    {shlex.join(words)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(main)

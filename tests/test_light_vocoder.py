@@ -1,0 +1,174 @@
+"""The light vocoder: its inverse Fourier transform, what a frame depends on, and its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightspeech.audio import AUDIO_FACTS, FFT_SIZE, HOP_LENGTH
+from lightspeech.checkpoint import encode_file
+from lightspeech.errors import InputError
+from lightspeech.parts import count_parameters
+from lightspeech.vocoders import load_vocoder
+from lightspeech.vocoders.light import (
+    CARD,
+    FILE,
+    LightVocoder,
+    default_file,
+    load_light,
+    save_light,
+)
+from lightspeech.vocoders.light_network import BINS, LOUDEST, LightConfig, LightNetwork
+
+TINY = LightConfig(size=8, hidden_size=12, blocks=2)
+
+
+def tiny_network(seed: int = 0) -> LightNetwork:
+    torch.manual_seed(seed)
+    return LightNetwork(TINY)
+
+
+def save_tiny(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_light(folder, tiny_network(), {"name": "tiny", "step": 3})
+    return folder / FILE
+
+
+def some_mel(frames: int) -> torch.Tensor:
+    return torch.randn(frames, 80, generator=torch.Generator().manual_seed(frames)) * 2 - 5
+
+
+# --- the network
+
+
+def test_the_default_network_is_small_enough_to_be_bundled() -> None:
+    assert count_parameters(LightNetwork()) == 1_429_122
+    assert 4 * count_parameters(LightNetwork()) < 6_000_000
+
+
+def test_the_spectra_of_a_signal_give_the_signal_back() -> None:
+    wav = torch.rand(2, 9 * HOP_LENGTH, generator=torch.Generator().manual_seed(1)) - 0.5
+    padded = F.pad(wav, (FFT_SIZE // 2 + HOP_LENGTH, FFT_SIZE // 2 + HOP_LENGTH))
+    spectra = torch.stft(
+        padded,
+        FFT_SIZE,
+        HOP_LENGTH,
+        window=torch.hann_window(FFT_SIZE),
+        center=False,
+        return_complex=True,
+    ).transpose(1, 2)  # frames -1 to T + 1
+    made = LightNetwork(TINY).sound(spectra.abs().log(), spectra.angle())
+    assert torch.allclose(made, wav, atol=1e-6)
+
+
+def test_a_bin_is_held_before_it_overflows() -> None:
+    loud = torch.full((1, 4, BINS), 80.0)  # exp(80) is 5e34
+    wav = LightNetwork(TINY).sound(loud, torch.zeros_like(loud))
+    assert wav.abs().max() <= 1.01 * LOUDEST * BINS
+
+
+@torch.no_grad()
+def test_what_a_frame_depends_on() -> None:
+    network, mel = tiny_network(), some_mel(80)[None]
+    context, changed = network.context_frames, mel.clone()
+    changed[:, 40] += 1.0
+    differs = (network(changed) - network(mel)).abs().view(-1, HOP_LENGTH).amax(1) > 0
+    touched = differs.nonzero().flatten()
+    assert 40 - context <= touched.min() < 40 < touched.max() <= 40 + context
+
+
+@torch.no_grad()
+def test_items_of_a_batch_do_not_hear_each_other() -> None:
+    network = tiny_network()
+    mels = torch.stack((some_mel(30), some_mel(30) + 1))
+    together = network(mels)
+    for mel, wav in zip(mels, together, strict=True):
+        assert torch.allclose(network(mel[None])[0], wav, atol=1e-6)
+
+
+# --- the vocoder
+
+
+@pytest.mark.parametrize("frames", [1, 2, 50, 107])
+@pytest.mark.parametrize("chunk_frames", [1, 30, 64])
+def test_pieces_add_up_to_the_whole(frames: int, chunk_frames: int) -> None:
+    whole = LightVocoder(tiny_network(), chunk_frames=1000)(some_mel(frames))
+    pieces = list(LightVocoder(tiny_network(), chunk_frames=chunk_frames).stream(some_mel(frames)))
+    assert [len(piece) for piece in pieces[:-1]] == [256 * chunk_frames] * (len(pieces) - 1)
+    assert whole.shape == (256 * frames,)
+    assert torch.allclose(torch.cat(pieces), whole, atol=1e-6)
+
+
+def test_no_chunk_is_no_chunk() -> None:
+    with pytest.raises(InputError, match="at least 1 frame"):
+        LightVocoder(tiny_network(), chunk_frames=0)
+
+
+# --- files
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    path = save_tiny(tmp_path)
+    for given in (path, tmp_path):
+        vocoder = load_light(given)
+        assert vocoder.title == "light (tiny)"
+        assert vocoder.facts["step"] == 3
+        assert torch.equal(vocoder(some_mel(9)), LightVocoder(tiny_network())(some_mel(9)))
+    assert load_vocoder(f"light:{tmp_path}").spec == f"light:{path}"
+    assert '"weights": "vocoder.safetensors"' in (tmp_path / CARD).read_text()
+
+
+def test_the_only_file_of_a_folder_is_taken(tmp_path: Path) -> None:
+    assert default_file(tmp_path) is None
+    with pytest.raises(InputError, match=r"no light vocoder in the folder .*train_vocoder"):
+        load_light(tmp_path)
+    save_tiny(tmp_path).rename(tmp_path / "slt.safetensors")
+    assert default_file(tmp_path) == tmp_path / "slt.safetensors"
+    (tmp_path / "other.safetensors").touch()
+    assert default_file(tmp_path) is None
+
+
+def facts_of(**changes: Any) -> dict[str, Any]:
+    network = {"size": 8, "hidden_size": 12, "blocks": 2}
+    facts = {"format": 1, "kind": "light vocoder", "network": network, "audio": AUDIO_FACTS}
+    return {**facts, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "voice"}, "is of the kind 'voice', expected a light vocoder"),
+        ({"format": 7}, "has format 7"),
+        ({"audio": {**AUDIO_FACTS, "hop_length": 200}}, "hop_length is 200, expected 256"),
+        ({"network": {"size": 8, "hidden_size": 12, "blocks": 3}}, "blocks.2.* is missing"),
+        ({"network": {"size": 9, "hidden_size": 12, "blocks": 2}}, "does not fit its own config"),
+        ({"network": {"size": 10**9}}, "size 1000000000, expected 1 to 4096"),
+        ({"network": {"size": True}}, "size True"),
+        ({"network": {"width": 8}}, "expected an object with blocks, hidden_size, size"),
+        ({"network": None}, "expected an object with"),
+    ],
+)
+def test_files_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / FILE
+    path.write_bytes(encode_file(facts_of(**changes), tiny_network().state_dict()))
+    with pytest.raises(InputError, match=message) as caught:
+        load_light(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    path = save_tiny(tmp_path)
+    whole = path.read_bytes()
+    for content in (b"", whole[:100], whole[:-5], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=FILE):
+            load_light(path)
+    weights = tiny_network().state_dict()
+    weights["spectrum.bias"][3] = float("nan")
+    path.write_bytes(encode_file(facts_of(), weights))
+    with pytest.raises(InputError, match="not finite"):
+        load_light(path)
