@@ -57,11 +57,11 @@ clean-demo:
 	@test -z "$(TORCH_INDEX)" || .venv/bin/pip install --quiet --no-deps --retries 0 --timeout 30 \
 		--index-url "$(TORCH_INDEX)" $(TORCH) 2>/dev/null || \
 		echo "The CPU build of $(TORCH) could not be installed from $(TORCH_INDEX); trying pip's own index"
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable .
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[train]'
 	@touch $@
 
 .venv/.dev: .venv/.core
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,eval,tensorboard]'
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[train,dev,eval,tensorboard,export,runtime]'
 	@touch $@
 
 # The CUDA packages are left out: PyTorch's own wheel names the exact ones that it needs.

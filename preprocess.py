@@ -16,6 +16,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import lightspeech.needs_torch  # noqa: F401 - before anything that imports it
 from lightspeech import cli
 from lightspeech.alignment import ALIGNMENTS
 from lightspeech.errors import InputError

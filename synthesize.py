@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
+import lightspeech.needs_torch  # noqa: F401 - before anything that imports it
 from lightspeech import cli
 from lightspeech.checkpoint import find_voice
 from lightspeech.errors import InputError
@@ -23,13 +23,12 @@ from lightspeech.evaluation.mel_results import vocode_files
 from lightspeech.evaluation.results import speak_lines
 from lightspeech.evaluation.voices import Student, load_students
 from lightspeech.files import sha256
+from lightspeech.joins import SENTENCE_SILENCE, sentences_of
 from lightspeech.synthesis import (
-    SENTENCE_SILENCE,
     TeacherSynthesizer,
     default_voice,
     find_teacher,
     labelling_dropout,
-    sentences_of,
 )
 from lightspeech.text import Line, read_lines
 from lightspeech.vocoders import load_vocoder
@@ -38,6 +37,9 @@ from lightspeech.vocoders.command_line import (
     describe_vocoder,
     vocoder_options,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 HELD_OUT = Path(__file__).parent / "data" / "heldout.txt"
 HELD_OUT_LINES = 20

@@ -15,10 +15,9 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+import lightspeech.needs_torch  # noqa: F401 - before anything that imports it
 from lightspeech.checkpoint import DEFAULT_RUN
 from lightspeech.cli import (
     HelpFormatter,
@@ -47,6 +46,9 @@ from lightspeech.training import (
 )
 from lightspeech.training_loop import PRECISIONS
 from lightspeech.training_state import TrainingState, load_state
+
+if TYPE_CHECKING:
+    import torch
 
 
 # fmt: off

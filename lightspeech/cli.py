@@ -7,12 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from lightspeech.errors import InputError
 from lightspeech.files import is_full_disk
-from safeload import CheckpointError
+
+if TYPE_CHECKING:
+    import torch  # the runtime's command line does without
 
 
 def run(main: Callable[[], None]) -> None:
@@ -33,7 +34,7 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of our output (head, say) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except (InputError, CheckpointError, OSError, MemoryError, torch.OutOfMemoryError) as e:
+    except _foreseen_errors() as e:
         if os.environ.get("LIGHTSPEECH_TRACEBACK"):
             raise
         message = str(e)
@@ -42,13 +43,26 @@ def run(main: Callable[[], None]) -> None:
                 f"the disk is full ({e}); make room and run the command again: what was saved "
                 "before is kept"
             )
-        elif isinstance(e, MemoryError | torch.OutOfMemoryError):
+        elif isinstance(e, _full_memory()):
             message = (
                 "the memory is full; take a smaller --batch-size where the command has one, "
                 "shorter texts or mels, or --device cpu"
             )
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(1)
+
+
+def _foreseen_errors() -> tuple[type[BaseException], ...]:
+    """What ends in one line; unusable checkpoints only where anything that reads them is in use."""
+    safeload = sys.modules.get("safeload")
+    checkpoint_errors = (safeload.CheckpointError,) if safeload else ()
+    return (InputError, OSError, *checkpoint_errors, *_full_memory())
+
+
+def _full_memory() -> tuple[type[BaseException], ...]:
+    """What a full memory raises; PyTorch's own error only where PyTorch is in use."""
+    torch = sys.modules.get("torch")
+    return (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -68,6 +82,8 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 
 def resolve_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is there; InputError if it is not."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -90,6 +106,8 @@ def use_threads(count: int | None) -> None:
     """Has PyTorch use so many CPU threads; InputError for far too many. None leaves its choice."""
     if count is None:
         return
+    import torch
+
     most = 4 * (os.cpu_count() or 1)
     if count > most:
         raise InputError(f"--threads {count}: expected at most {most} on this machine")

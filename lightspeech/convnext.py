@@ -44,5 +44,7 @@ class Block(nn.Module):
             real = x if padded_frames is None else x.masked_fill(padded_frames, 0.0)
             heard = real.transpose(1, 2).unsqueeze(2)  # (B, C, 1, T)
             near = self.norm(self.along_time(heard).squeeze(2).transpose(1, 2))  # (B, T, C)
-        hidden = F.gelu(self.expand(near).to(x.dtype))
+        hidden = self.expand(near).to(x.dtype)
+        # Where no gradient needs it, in place: new memory takes longer than the function.
+        hidden = F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden)
         return torch.addcmul(x, self.scale, self.contract(hidden).to(x.dtype))

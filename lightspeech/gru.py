@@ -13,11 +13,15 @@ nn.GRU has no fused kernel on a CPU: autograd records some twenty small operatio
 direction. Here both directions advance in one batched product a step, the reverse one over
 sequences that are reversed within their lengths; utterances are sorted by length, so that finished
 ones drop out; and the backward pass is written out by hand, so that all a step has to wait for is
-one product and three elementwise operations. On CUDA cuDNN does the work.
+one product and three elementwise operations. Where nothing is to be differentiated, the steps run
+as compiled loops instead (recurrence.py). On CUDA cuDNN does the work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -74,6 +78,13 @@ class BidirectionalGRU(nn.GRU):
             return self._forward_cpu(inputs.to(self.weight_ih_l0.dtype), lengths, source)
 
     def _forward_cpu(self, inputs: Tensor, lengths: Tensor, source: Tensor | None) -> Tensor:
+        differentiable = torch.is_grad_enabled() and (
+            inputs.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        )
+        if not differentiable and inputs.dtype == torch.float32:
+            steps = _compiled_steps()
+            if steps is not None:
+                return self._forward_compiled(inputs, lengths, source, steps)
         weight_hidden = torch.stack([self.weight_hh_l0, self.weight_hh_l0_reverse])  # (2, 3H, H)
         bias_hidden = torch.stack([self.bias_hh_l0, self.bias_hh_l0_reverse])  # (2, 3H)
         bias_gates, bias_candidate = bias_hidden.split([2 * self.hidden_size, self.hidden_size], 1)
@@ -84,10 +95,50 @@ class BidirectionalGRU(nn.GRU):
         projected = F.linear(inputs, weight_input, bias_input.flatten())  # (B, N, 2 * 3H)
         plan = _plan(lengths, inputs.shape[1], source)
         operands = (projected, weight_hidden, bias_candidate)
-        if torch.is_grad_enabled() and any(x.requires_grad for x in operands):
+        if differentiable:
             outputs: Tensor = _Recurrence.apply(*operands, plan)
             return outputs
         return _run(*operands, plan).outputs
+
+    def _forward_compiled(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        source: Tensor | None,
+        steps: Callable[..., None],
+    ) -> Tensor:
+        """The same without gradients: each utterance and direction by itself, on a free thread."""
+        batch_size, n_rows, _ = inputs.shape
+        if source is None:
+            source = torch.arange(n_rows).expand(batch_size, -1)
+        width = source.shape[1]
+        sizes = lengths.tolist()
+        # Compiled loops check no index.
+        assert 1 <= min(sizes) <= max(sizes) <= width, (
+            f"lengths {min(sizes)} to {max(sizes)} of {width}"
+        )
+        first_row, last_row = (int(row) for row in source.aminmax())
+        assert 0 <= first_row <= last_row < n_rows, f"rows {first_row} to {last_row} of {n_rows}"
+        rows = source.contiguous().numpy()
+        outputs = inputs.new_empty(batch_size, width, 2 * self.hidden_size)
+        jobs = []
+        for backwards, parameters in zip((False, True), self.all_weights, strict=True):
+            weight_input, weight_hidden, bias_input, bias_hidden = (p.detach() for p in parameters)
+            projected = F.linear(inputs.detach(), weight_input, bias_input)  # (B, N, 3H)
+            weight, bias = weight_hidden.contiguous().numpy(), bias_hidden.contiguous().numpy()
+            jobs += [
+                (projected[i].numpy(), rows[i], weight, bias, outputs[i].numpy(), size, backwards)
+                for i, size in enumerate(sizes)
+            ]
+        workers = min(torch.get_num_threads(), len(jobs))
+        if workers == 1:
+            for job in jobs:
+                steps(*job)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                for _ in pool.map(lambda job: steps(*job), jobs):
+                    pass
+        return outputs
 
     def _forward_packed(self, inputs: Tensor, lengths: Tensor, source: Tensor | None) -> Tensor:
         """The same through nn.GRU itself, which on CUDA is cuDNN."""
@@ -96,6 +147,16 @@ class BidirectionalGRU(nn.GRU):
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, _ = super().forward(packed)
         return pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])[0]
+
+
+@cache
+def _compiled_steps() -> Callable[..., None] | None:
+    """recurrence.gru_steps; None where numba is not there or is told to compile nothing."""
+    try:
+        from lightspeech.recurrence import compile_steps
+    except ImportError:
+        return None
+    return compile_steps()
 
 
 class _Plan(NamedTuple):

@@ -162,8 +162,13 @@ class LightSpeech(nn.Module):
         self, tokens: Tensor, token_lengths: Tensor, valid_tokens: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The projected memory (B, N, encoder_size) and the predicted durations (B, N)."""
-        embedded = self.embedding(tokens.masked_fill(~valid_tokens, 0))  # (B, N, embedding_size)
-        encoded = self.encoder(embedded, token_lengths)  # (B, N, encoder_size)
+        tokens = tokens.masked_fill(~valid_tokens, 0)
+        source = None
+        if len(tokens) == 1 and tokens.device.type == "cpu":  # each symbol's projection once
+            symbols, source = tokens.unique(return_inverse=True)
+            tokens = symbols.unsqueeze(0)
+        embedded = self.embedding(tokens)  # (B, N or symbols, embedding_size)
+        encoded = self.encoder(embedded, token_lengths, source)  # (B, N, encoder_size)
         memory = self.projection(encoded).masked_fill(~valid_tokens.unsqueeze(2), 0.0)
         durations = self.duration_predictor(memory).squeeze(2).masked_fill(~valid_tokens, 0.0)
         return memory, durations
@@ -172,10 +177,14 @@ class LightSpeech(nn.Module):
         """The mel (B, T, M) of a memory (B, N, encoder_size) and the frames (B,) of each item."""
         source, frames = token_of_frame(durations)
         decoded = self.decoder(memory, frames, source)  # (B, T, decoder_size)
-        padded_frames = ~valid_positions(frames, source.shape[1]).unsqueeze(2)  # (B, T, 1)
+        padded_frames = None
+        if len(frames) > 1:  # the longest item, and so one alone, has no padding
+            padded_frames = ~valid_positions(frames, source.shape[1]).unsqueeze(2)  # (B, T, 1)
         if self.refiner is not None:
             decoded = self.refiner(decoded, memory, durations, source, padded_frames)
         with torch.autocast(decoded.device.type, enabled=False):  # a bfloat16 mel is off by 0.03
             decoded = decoded.to(self.output.weight.dtype)
-            mel = self.output(decoded).masked_fill(padded_frames, 0.0)
+            mel = self.output(decoded)
+        if padded_frames is not None:
+            mel = mel.masked_fill(padded_frames, 0.0)
         return mel, frames

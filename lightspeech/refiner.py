@@ -64,7 +64,7 @@ class Refiner(nn.Module):
         memory: Tensor,
         durations: Tensor,
         source: Tensor,
-        padded_frames: Tensor,
+        padded_frames: Tensor | None,
     ) -> Tensor:
         """Refines the frames.
 
@@ -73,7 +73,7 @@ class Refiner(nn.Module):
             memory: (B, N, memory_size)
             durations: (B, N) frames of each token, int64.
             source: (B, T) the token of each frame.
-            padded_frames: (B, T, 1), True beyond an item's frames.
+            padded_frames: (B, T, 1), True beyond an item's frames; None where there are none.
 
         Returns:
             (B, T, C); beyond an item's frames it means nothing.
@@ -83,7 +83,9 @@ class Refiner(nn.Module):
         tokens = self.of_token(memory).to(full)  # (B, N, C)
         where = self.of_position(positions(durations, source).to(full)).to(full)
         x = self.of_decoder(decoded).to(full) + where
-        x = x + tokens.gather(1, source.unsqueeze(2).expand(-1, -1, tokens.shape[2]))  # (B, T, C)
+        first_rows = torch.arange(len(tokens), device=source.device).unsqueeze(1) * tokens.shape[1]
+        rows = (source + first_rows).flatten()  # whole rows at a time, which gather does not take
+        x = x + tokens.flatten(0, 1).index_select(0, rows).view(x.shape)  # (B, T, C)
         for block in self.blocks:
             x = block(x, padded_frames)
         refined: Tensor = self.norm(x)

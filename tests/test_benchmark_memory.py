@@ -12,15 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightspeech.benchmark import memory
+from lightspeech.benchmark import memory, resident
 from lightspeech.benchmark.memory import (
     Memory,
-    forget_peak,
     measure,
     memory_of,
-    peak_resident,
     repeated,
 )
+from lightspeech.benchmark.resident import forget_peak, peak_resident
 from lightspeech.errors import InputError
 from lightspeech.vocoders import Vocoder
 
@@ -98,13 +97,13 @@ def test_other_systems_are_asked_in_their_way(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     resource = pytest.importorskip("resource", reason="needs a Unix")
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "none")
-    monkeypatch.setattr(memory, "_FORGET_PEAK", tmp_path / "none" / "none")
+    monkeypatch.setattr(resident, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(resident, "_FORGET_PEAK", tmp_path / "none" / "none")
     forget_peak()  # cannot, and does not mind
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=7))
-    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(resident.sys, "platform", "linux")
     assert peak_resident() == 7 * 1024
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(resident.sys, "platform", "darwin")
     assert peak_resident() == 7
 
 

@@ -151,7 +151,9 @@ def test_a_waveglow_of_the_users_stands_for_the_random_one(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("spec", ["auto", "hifigan", "hifigan:", "tin:can"])
 def test_no_such_contender(spec: str) -> None:
-    with pytest.raises(InputError, match=rf"--vocoder {spec}: expected hifigan:PATH or waveglow"):
+    with pytest.raises(
+        InputError, match=rf"--vocoder {spec}: expected light:PATH, hifigan:PATH or"
+    ):
         find_contender(spec)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightspeech.audio import AUDIO_FACTS, FFT_SIZE, HOP_LENGTH
+from lightspeech.audio import AUDIO_FACTS, FFT_SIZE, FRAME_SECONDS, HOP_LENGTH, SAMPLE_RATE
 from lightspeech.checkpoint import encode_file
 from lightspeech.errors import InputError
 from lightspeech.parts import count_parameters
@@ -22,9 +22,19 @@ from lightspeech.vocoders.light import (
     load_light,
     save_light,
 )
-from lightspeech.vocoders.light_network import BINS, LOUDEST, LightConfig, LightNetwork
+from lightspeech.vocoders.light_network import (
+    BINS,
+    LOUDEST,
+    Anchor,
+    LightConfig,
+    LightNetwork,
+    nearest_harmonics,
+    turns,
+)
 
 TINY = LightConfig(size=8, hidden_size=12, blocks=2)
+ROUNDING = 1e-3
+"""A last bit of the pitch, over a hundred frames and in the hundredth harmonic."""
 
 
 def tiny_network(seed: int = 0) -> LightNetwork:
@@ -46,7 +56,7 @@ def some_mel(frames: int) -> torch.Tensor:
 
 
 def test_the_default_network_is_small_enough_to_be_bundled() -> None:
-    assert count_parameters(LightNetwork()) == 1_429_122
+    assert count_parameters(LightNetwork()) == 1_454_405
     assert 4 * count_parameters(LightNetwork()) < 6_000_000
 
 
@@ -61,24 +71,66 @@ def test_the_spectra_of_a_signal_give_the_signal_back() -> None:
         center=False,
         return_complex=True,
     ).transpose(1, 2)  # frames -1 to T + 1
-    made = LightNetwork(TINY).sound(spectra.abs().log(), spectra.angle())
+    spectra = spectra * (-1) ** torch.arange(BINS)  # from the window's start to its middle
+    made = LightNetwork(TINY).sound(spectra.real, spectra.imag)
     assert torch.allclose(made, wav, atol=1e-6)
 
 
-def test_a_bin_is_held_before_it_overflows() -> None:
-    loud = torch.full((1, 4, BINS), 80.0)  # exp(80) is 5e34
-    wav = LightNetwork(TINY).sound(loud, torch.zeros_like(loud))
-    assert wav.abs().max() <= 1.01 * LOUDEST * BINS
+@torch.no_grad()
+def test_bins_are_held_before_they_overflow() -> None:
+    network = tiny_network()
+    for layer in (network.spectrum, network.harmonics):
+        layer.bias.fill_(1000.0)
+    wav = network(some_mel(5)[None])
+    assert wav.abs().max() <= 4 * LOUDEST * FFT_SIZE
 
 
 @torch.no_grad()
 def test_what_a_frame_depends_on() -> None:
+    """Its neighbours within the context; and on the pitch of all before it, which is constant."""
     network, mel = tiny_network(), some_mel(80)[None]
+    network.pitch.weight.zero_()
     context, changed = network.context_frames, mel.clone()
     changed[:, 40] += 1.0
-    differs = (network(changed) - network(mel)).abs().view(-1, HOP_LENGTH).amax(1) > 0
+    differs = (network(changed) - network(mel)).abs().view(-1, HOP_LENGTH).amax(1) > 1e-7
     touched = differs.nonzero().flatten()
     assert 40 - context <= touched.min() < 40 < touched.max() <= 40 + context
+
+
+def test_the_pitch_turns_as_often_as_its_integral_says() -> None:
+    rising = torch.linspace(100, 200, 87)[None]  # Hz, over 86 steps of a frame
+    turned = turns(rising)
+    assert turned.dtype == torch.float64
+    assert turned[0, 0] == 0
+    assert turned[0, -1].item() == pytest.approx(150 * 86 * FRAME_SECONDS)
+    anchored = turns(rising, Anchor(9, torch.tensor([0.25], dtype=torch.float64)))
+    assert anchored[0, 10] == 0.25
+    assert torch.allclose(anchored - anchored[:, :1], turned)
+
+
+def test_harmonics_of_a_pitch_are_where_they_belong() -> None:
+    """A steady pitch with a flat envelope is a train of pulses: all multiples of it, no more."""
+    pitch = torch.full((1, 90), 210.0)
+    low, high, low_weight, high_weight = nearest_harmonics(pitch, turns(pitch))
+    real = low_weight * low.cos() + high_weight * high.cos()
+    imaginary = low_weight * low.sin() + high_weight * high.sin()
+    wav = LightNetwork(TINY).sound(real, imaginary)[0, 2048 : 2048 + 16384]
+    power = torch.fft.rfft(wav * torch.hann_window(len(wav))).abs().square()
+    hertz = torch.arange(len(power)) * (SAMPLE_RATE / len(wav))
+    away = (hertz / 210 - (hertz / 210).round()).abs() * 210
+    on_harmonics = power[(away < 5) & (hertz > 105)].sum()
+    assert on_harmonics > 0.99 * power.sum()
+    peak = wav.abs().max()
+    assert peak > 5 * wav.square().mean().sqrt()  # pulses, not a hum: the phases agree
+
+
+@torch.no_grad()
+def test_it_says_a_pitch_within_its_limits() -> None:
+    network = tiny_network()
+    for bias, expected in ((-50.0, 60.0), (50.0, 450.0)):
+        network.pitch.bias.fill_(bias)
+        pitch = network.spectra(some_mel(4)[None]).pitch
+        assert torch.allclose(pitch, torch.full((1, 7), expected))
 
 
 @torch.no_grad()
@@ -87,7 +139,7 @@ def test_items_of_a_batch_do_not_hear_each_other() -> None:
     mels = torch.stack((some_mel(30), some_mel(30) + 1))
     together = network(mels)
     for mel, wav in zip(mels, together, strict=True):
-        assert torch.allclose(network(mel[None])[0], wav, atol=1e-6)
+        assert torch.allclose(network(mel[None])[0], wav, atol=ROUNDING)
 
 
 # --- the vocoder
@@ -100,7 +152,7 @@ def test_pieces_add_up_to_the_whole(frames: int, chunk_frames: int) -> None:
     pieces = list(LightVocoder(tiny_network(), chunk_frames=chunk_frames).stream(some_mel(frames)))
     assert [len(piece) for piece in pieces[:-1]] == [256 * chunk_frames] * (len(pieces) - 1)
     assert whole.shape == (256 * frames,)
-    assert torch.allclose(torch.cat(pieces), whole, atol=1e-6)
+    assert torch.allclose(torch.cat(pieces), whole, atol=ROUNDING)
 
 
 def test_no_chunk_is_no_chunk() -> None:

@@ -48,8 +48,8 @@ def test_nothing_in_tacotron2_needs_its_entry_point() -> None:
 
 
 def test_the_model_knows_neither_data_nor_training() -> None:
-    allowed = {"config", "errors", "gru", "length_regulator", "refiner"}
-    for name in ("model", "gru", "refiner"):
+    allowed = {"config", "convnext", "errors", "gru", "length_regulator", "recurrence", "refiner"}
+    for name in ("model", "gru", "recurrence", "refiner"):
         ours = {
             module.split(".")[1]
             for module in imported_modules(ROOT / "lightspeech" / f"{name}.py")

@@ -37,7 +37,11 @@ from lightspeech.vocoder_training.config import (
     load_config,
 )
 from lightspeech.vocoder_training.critics import PERIODS, RESOLUTIONS, Critics
-from lightspeech.vocoder_training.objective import SpectralDistance, VocoderObjective
+from lightspeech.vocoder_training.objective import (
+    SpectralDistance,
+    VocoderObjective,
+    pitch_error,
+)
 from lightspeech.vocoder_training.training import VocoderTraining, load_vocoder_state
 from lightspeech.vocoders import load_vocoder
 from lightspeech.vocoders.light import load_light
@@ -112,7 +116,8 @@ def test_a_clip_is_a_part_of_the_whole(wavs: Path, id: str) -> None:
     wav = read_wav(recording.path)
     mel = mel_spectrogram(wav)
     for start in (0, 1, 2, recording.frames - 11, recording.frames - 10):
-        clip_mel, clip_wav = clips._clip(recording, start, 10, True)
+        clip_mel, clip_wav, pitch = clips._clip(recording, start, 10, True)
+        assert pitch.shape == (10,)
         assert torch.equal(clip_wav, wav[start * 256 : (start + 10) * 256])
         assert torch.allclose(clip_mel, mel[start : start + 10], atol=2e-3), start
 
@@ -121,14 +126,21 @@ def test_a_mel_of_another_is_taken_at_the_same_place(wavs: Path, tmp_path: Path)
     theirs = torch.arange(30 * 80.0).view(30, 80) / 1000
     write_mel(tmp_path / "r2.npy", theirs)
     recording = next(r for r in find_pairs([wavs], tmp_path)[0] if r.id == "r2")
-    mel, wav = clips._clip(recording, 5, 10, False)
+    mel, wav, _ = clips._clip(recording, 5, 10, False)
     assert torch.equal(mel, theirs[5:15])
     assert torch.equal(wav, read_wav(recording.path)[5 * 256 : 15 * 256])
-    own, _ = clips._clip(recording, 5, 10, True)
+    own, _, _ = clips._clip(recording, 5, 10, True)
     assert not torch.allclose(own, mel)
     np.save(tmp_path / "r2.npy", np.zeros((80, 5), np.float32))
     with pytest.raises(InputError, match=r"r2.npy is \(80, 5\): expected"):
         clips._clip(recording, 0, 10, False)
+
+
+def test_the_pitch_of_a_clip_is_that_of_its_voice(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "voice.wav", hum(1.0, 180), 22050)
+    (recording,), _ = find_pairs([tmp_path], None)
+    _, _, pitch = clips._clip(recording, 30, 20, True)
+    assert torch.allclose(pitch, torch.full((20,), 180.0), rtol=0.03)
 
 
 def first_batches(wavs: Path, count: int, first_step: int = 0, **given: Any) -> list[ClipBatch]:
@@ -197,14 +209,26 @@ def test_critics_hear_all_of_a_clip() -> None:
 
 def batch_of(seed: int = 0) -> ClipBatch:
     wav = 0.1 * some_sound(seed)[:, : 10 * 256]
-    return ClipBatch(mel_spectrogram(wav)[:, :10], wav, 2)
+    pitch = torch.full((2, 10), 150.0)
+    pitch[1, 3:] = 0.0
+    turned = torch.tensor([0.0, 0.5], dtype=torch.float64)
+    return ClipBatch(mel_spectrogram(wav)[:, :10], wav, pitch, turned, 2)
+
+
+def test_the_error_of_the_pitch_counts_where_there_is_a_voice() -> None:
+    found = torch.tensor([[0.0, 100.0, 200.0], [0.0, 0.0, 0.0]])
+    said = torch.full((2, 6), 200.0)
+    assert pitch_error(said, found).tolist() == [6.0, 0.0]  # an octave in one of two frames
+    assert pitch_error(said, torch.full((2, 3), 200.0)).tolist() == [0.0, 0.0]
 
 
 def gradients(objective: VocoderObjective, term: str) -> tuple[bool, bool]:
     """Whether the network and the critics learn from a term of the loss."""
     objective.zero_grad()
-    made = objective.network(batch_of().mel)
+    spectra = objective.network.spectra(batch_of().mel)
+    made = objective.network.sound(spectra.real, spectra.imaginary)
     terms = {"spectral": objective.distance(made, batch_of().wav).sum()}
+    terms["pitch"] = pitch_error(spectra.pitch, batch_of().pitch).sum()
     terms |= objective._criticise(made, batch_of().wav)
     terms[term].backward()
     return tuple(  # type: ignore[return-value]
@@ -217,6 +241,7 @@ def gradients(objective: VocoderObjective, term: str) -> tuple[bool, bool]:
     ("term", "learning"),
     [
         ("spectral", (True, False)),
+        ("pitch", (True, False)),
         ("adversarial", (True, False)),
         ("features", (True, False)),
         ("critics", (False, True)),
@@ -231,11 +256,12 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     torch.manual_seed(0)
     objective = VocoderObjective(TINY)
     quiet = objective(Sealed(batch_of()), False)
-    assert quiet.keys() == {"loss", "spectral"}
-    assert torch.allclose(quiet["loss"], 45 * quiet["spectral"])
+    assert quiet.keys() == {"loss", "spectral", "pitch"}
+    assert torch.allclose(quiet["loss"], 45 * quiet["spectral"] + quiet["pitch"])
     found = objective(Sealed(batch_of()), True)
-    expected = 45 * found["spectral"] + found["adversarial"] + 2 * found["features"]
-    assert torch.allclose(found["loss"], expected + found["critics"])
+    expected = 45 * found["spectral"] + found["pitch"] + found["adversarial"]
+    expected = expected + 2 * found["features"] + found["critics"]
+    assert torch.allclose(found["loss"], expected)
     half = objective(Sealed(replace(batch_of(), all_clips=4)), True)
     assert torch.allclose(2 * half["loss"], found["loss"])
 

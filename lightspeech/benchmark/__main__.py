@@ -1,12 +1,13 @@
 """How fast the parts are on this machine, beside what they replace, and in how much memory.
 
-Parts: training, teacher-training, student, teacher, labelling, vocoders; none means all of them.
+Parts: voice, training, teacher-training, student, teacher, labelling, vocoders; none means all.
 Comparisons alternate their two sides in one run and take each side's best time, so the ratios hold
 even where times drift.
 
-The vocoders are Griffin-Lim, librosa's beside it, HiFi-GAN V1, V2 and V3 and WaveGlow. Weights
-decide neither speed nor memory, so the neural ones have random weights at their published sizes;
-your own, if named by --vocoder or found in their folders, are measured too.
+The voice is the bundled one, exported, beside its layers in PyTorch. The vocoders are the light
+one, Griffin-Lim, librosa's beside it, HiFi-GAN V1, V2 and V3, and WaveGlow. Weights decide neither
+speed nor memory, so the large ones have random weights at their published sizes; your own, if named
+by --vocoder or found in their folders, are measured too.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from lightspeech.benchmark.teacher import bench_teacher
 from lightspeech.benchmark.teacher_training import bench_teacher_training
 from lightspeech.benchmark.training import bench_training
 from lightspeech.benchmark.vocoders import LONGEST_SECONDS, bench_vocoders
+from lightspeech.benchmark.voice import bench_voice
 from lightspeech.errors import InputError
 from lightspeech.evaluation.results import describe_device
 from lightspeech.files import make_folder, write_json
 
 PARTS: dict[str, Callable[[Settings], Findings]] = {
+    "voice": bench_voice,
     "training": bench_training,
     "teacher-training": bench_teacher_training,
     "student": bench_student,

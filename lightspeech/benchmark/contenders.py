@@ -10,7 +10,7 @@ from pathlib import Path
 from lightspeech.benchmark.published import HIFIGAN_SIZES, untrained_hifigan, untrained_waveglow
 from lightspeech.benchmark.textbook import TextbookGriffinLim
 from lightspeech.errors import InputError
-from lightspeech.vocoders import Vocoder, hifigan, load_vocoder
+from lightspeech.vocoders import Vocoder, hifigan, light, load_vocoder
 from waveglow import load
 
 
@@ -44,7 +44,8 @@ class Contender:
     """whether what it says is worth judging"""
 
 
-_TITLES = {"hifigan": "HiFi-GAN", "waveglow": "WaveGlow"}
+_TITLES = {"hifigan": "HiFi-GAN", "light": "light vocoder", "waveglow": "WaveGlow"}
+_EFFORTS = {"hifigan": NEURAL, "light": QUICK, "waveglow": SLOW}
 _OF_NO_WEIGHTS = [
     Contender("griffin-lim", "Griffin-Lim", lambda: load_vocoder("griffin-lim"), QUICK),
     Contender("librosa", TextbookGriffinLim.name, TextbookGriffinLim, QUICK),
@@ -84,8 +85,9 @@ def lineup(own: Sequence[str]) -> list[list[Contender]]:
 
 def at_hand() -> list[str]:
     """NAME:PATH of the checkpoints in the folders `pretrained`."""
-    generator = hifigan.default_checkpoint()
+    generator, bundled = hifigan.default_checkpoint(), light.default_file()
     return [
+        *([f"light:{bundled}"] if bundled else []),
         *([f"hifigan:{generator}"] if generator else []),
         *(f"waveglow:{path}" for path in load.checkpoints()),
     ]
@@ -102,7 +104,6 @@ def find_contender(spec: str) -> Contender:
             return contender
     name, _, path = spec.partition(":")
     if name not in _TITLES or not path:
-        raise InputError(f"--vocoder {spec}: expected hifigan:PATH or waveglow:PATH")
-    effort = SLOW if name == "waveglow" else NEURAL
+        raise InputError(f"--vocoder {spec}: expected light:PATH, hifigan:PATH or waveglow:PATH")
     title = f"{_TITLES[name]} ({Path(path).stem})"
-    return Contender(spec, title, partial(load_vocoder, spec), effort)
+    return Contender(spec, title, partial(load_vocoder, spec), _EFFORTS[name])

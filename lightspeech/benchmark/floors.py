@@ -7,18 +7,58 @@ implementation does twice, such as the neighbours of a chunk.
 
 from __future__ import annotations
 
-from lightspeech.audio import FRAME_SECONDS
+from lightspeech.audio import FRAME_SECONDS, N_MELS
 from lightspeech.config import ModelConfig
+from lightspeech.convnext import KERNEL_SIZE
 from lightspeech.data import Batch
+from lightspeech.refiner import POSITIONS
 from lightspeech.teacher.batches import TeacherBatch
 from lightspeech.vocoders import Vocoder
 from lightspeech.vocoders.hifigan import HifiGan
 from lightspeech.vocoders.hifigan_config import HifiGanConfig
+from lightspeech.vocoders.light import LightVocoder
+from lightspeech.vocoders.light_network import BINS, LightConfig
 from lightspeech.vocoders.waveglow import WaveGlowVocoder
 from tacotron2 import Tacotron2Config
 from waveglow import WaveGlowConfig
 
 _OUTER_KERNEL = 7  # of HiFi-GAN's first and last convolution
+
+
+def speaking_multiply_adds(config: ModelConfig, symbols: int, tokens: int, frames: int) -> int:
+    """Of the student, from the ids of one utterance to its mel.
+
+    What has the same input is counted once: the encoder's products with a symbol, however often it
+    occurs, and the decoder's with a token, however many frames it takes.
+
+    Args:
+        config: sizes of the layers.
+        symbols: how many different ones there are among the tokens.
+        tokens: of the utterance.
+        frames: of the utterance.
+    """
+    memory, encoder, decoder = (
+        config.encoder_size,
+        config.encoder_size // 2,
+        config.decoder_size // 2,
+    )
+    of_a_symbol = 2 * 3 * encoder * config.embedding_size
+    of_a_token = (
+        2 * 3 * encoder * encoder
+        + memory * (memory + config.duration_size)
+        + config.duration_size
+        + 2 * 3 * decoder * memory
+    )
+    of_a_frame = 2 * 3 * decoder * decoder
+    last_size = config.decoder_size
+    if config.refiner_blocks:
+        last_size = config.refiner_size
+        of_a_token += memory * last_size
+        of_a_frame += (config.decoder_size + POSITIONS) * last_size
+        of_a_block = last_size * (KERNEL_SIZE + 2 * config.refiner_hidden)
+        of_a_frame += config.refiner_blocks * of_a_block
+    of_a_frame += last_size * config.n_mels
+    return of_a_symbol * symbols + of_a_token * tokens + of_a_frame * frames
 
 
 def training_multiply_adds(batch: Batch, E: int) -> int:
@@ -75,7 +115,21 @@ def vocoder_multiply_adds(vocoder: Vocoder) -> float | None:
         return hifigan_multiply_adds(vocoder.generator.config)
     if isinstance(vocoder, WaveGlowVocoder):
         return waveglow_multiply_adds(vocoder.model.config)
+    if isinstance(vocoder, LightVocoder):
+        return light_multiply_adds(vocoder.network.config)
     return None
+
+
+def light_multiply_adds(config: LightConfig) -> float:
+    """Of a second of speech through the light vocoder, but for the Fourier transform.
+
+    A frame has one convolution to C channels, |W| = 80 x 7 x C, blocks of a depthwise convolution
+    and two linear layers, |W| = 7 C + 2 C H, and a linear layer to two numbers for each of 513
+    bins.
+    """
+    block = config.size * (KERNEL_SIZE + 2 * config.hidden_size)
+    of_a_frame = N_MELS * KERNEL_SIZE * config.size + config.blocks * block + config.size * 2 * BINS
+    return of_a_frame / FRAME_SECONDS
 
 
 def hifigan_multiply_adds(config: HifiGanConfig) -> float:

@@ -22,11 +22,10 @@ from torch import Tensor
 from lightspeech import cli
 from lightspeech.audio import FRAME_SECONDS, HOP_LENGTH
 from lightspeech.benchmark.contenders import find_contender
+from lightspeech.benchmark.resident import forget_peak, peak_resident
 from lightspeech.errors import InputError
 from lightspeech.mel_file import read_mel, write_mel
 
-_STATUS = Path("/proc/self/status")
-_FORGET_PEAK = Path("/proc/self/clear_refs")
 _WARM_UP_FRAMES = 8
 
 
@@ -36,8 +35,9 @@ class Memory:
 
     peak_bytes: int
     """its largest, loading included"""
-    added_bytes: int
-    """by which vocoding went beyond what the process held with the vocoder loaded"""
+    added_bytes: int | None
+    """by which vocoding went beyond what the process held with the vocoder loaded, if that is
+    known"""
     speech_seconds: float
     """the length that was vocoded"""
 
@@ -92,29 +92,6 @@ def measure(spec: str, mel: Tensor) -> Memory | None:
     if loading is None or before is None or after is None:
         return None
     return Memory(max(loading, after), max(0, after - before), len(mel) * FRAME_SECONDS)
-
-
-def peak_resident() -> int | None:
-    """The largest resident memory of this process so far, in bytes; None if nobody knows."""
-    if _STATUS.is_file():
-        # Not getrusage: on Linux a new process inherits the peak of the one that started it.
-        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def forget_peak() -> None:
-    """Starts the peak anew at what is resident now, where the system lets us (Linux)."""
-    try:
-        _FORGET_PEAK.write_text("5", encoding="ascii")
-    except OSError:  # then what vocoding added is counted from the peak of loading
-        return
 
 
 def repeated(mel: Tensor, n_frames: int) -> Tensor:

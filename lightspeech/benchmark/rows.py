@@ -39,8 +39,12 @@ class Row:
     """of the layers, for all that was done in `seconds`"""
     floor_seconds: float | None = None
     """what those would take at the rate of one large product"""
+    first_seconds: float | None = None
+    """until the first sound was there"""
     memory: Memory | None = None
     """of a process with nothing else in it"""
+    model_bytes: int | None = None
+    """of the file that has all the weights"""
     quality: Dnsmos | None = None
     """of what came out, where its weights are trained ones"""
 
@@ -73,12 +77,21 @@ class Findings:
 
 _DERIVED = ("times_real_time", "multiply_adds_a_second", "floor_share")
 _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    ("best", lambda row: f"{row.seconds * 1000:.1f} ms"),
+    ("best", lambda row: _milliseconds(row.seconds)),
     ("x real time", lambda row: _speed(row.times_real_time)),
     ("work", lambda row: _giga(row.multiply_adds_a_second)),
     ("floor", lambda row: "" if row.floor_share is None else f"{row.floor_share:.0%}"),
+    ("first sound", lambda row: _milliseconds(row.first_seconds)),
+    ("file", lambda row: "" if row.model_bytes is None else f"{row.model_bytes / 1e6:.1f} MB"),
     ("peak memory", lambda row: "" if row.memory is None else _megabytes(row.memory.peak_bytes)),
-    ("vocoding", lambda row: "" if row.memory is None else _megabytes(row.memory.added_bytes)),
+    (
+        "vocoding",
+        lambda row: (
+            ""
+            if row.memory is None or row.memory.added_bytes is None
+            else _megabytes(row.memory.added_bytes)
+        ),
+    ),
     ("of", lambda row: "" if row.memory is None else f"{row.memory.speech_seconds:.0f} s"),
     (
         "DNSMOS",
@@ -91,14 +104,15 @@ _LEGEND = {
     "work": "work: multiply-adds for a second of speech",
     "floor": "floor: share of the time that the multiply-adds alone would take, "
     "at the rate of one large product",
-    "peak memory": "peak memory: of a process with this vocoder alone, PyTorch included; "
-    "vocoding: what of it a long mel added",
+    "first sound": "first sound: when the first sentence is there",
+    "peak memory": "peak memory: of a process with this alone, PyTorch included where it is used",
+    "vocoding": "vocoding: what of it a long mel added",
     "DNSMOS": "DNSMOS: P.808 / overall, 1 to 5",
 }
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows side by side; columns in which no row has anything are left out."""
+    """The rows side by side, ratios first; columns in which no row has anything are left out."""
     columns = []
     for heading, cell in _COLUMNS:
         cells = [cell(row) for row in rows]
@@ -107,13 +121,14 @@ def table(rows: Sequence[Row]) -> str:
     lines = [""] + [row.what for row in rows]
     width = max(44, *(len(line) for line in lines))
     lines = [f"{line:{width}}" for line in lines]
-    for column in columns:
-        width = max(len(cell) for cell in column)
-        lines = [f"{line}  {cell:>{width}}" for line, cell in zip(lines, column, strict=True)]
     ratios = ["" if row.ratio is None else f"{row.ratio:.2f}  {row.beside}" for row in rows]
     if any(ratios):
         ratios = ["times as fast as", *ratios]
-        lines = [f"{line}   {ratio}" for line, ratio in zip(lines, ratios, strict=True)]
+        width = max(len(ratio) for ratio in ratios)
+        lines = [f"{line}  {ratio:{width}}" for line, ratio in zip(lines, ratios, strict=True)]
+    for column in columns:
+        width = max(len(cell) for cell in column)
+        lines = [f"{line}  {cell:>{width}}" for line, cell in zip(lines, column, strict=True)]
     legend = [_LEGEND[column[0]] for column in columns if column[0] in _LEGEND]
     return "\n".join(line.rstrip() for line in [*lines, *legend])
 
@@ -158,8 +173,14 @@ def _speed(times_real_time: float | None) -> str:
     return f"{times_real_time:.{digits}f}"
 
 
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
 def _giga(count: float | None) -> str:
-    return "" if count is None else f"{count / 1e9:.1f} G"
+    if count is None:
+        return ""
+    return f"{count / 1e9:.1f} G" if count >= 1e8 else f"{count / 1e6:.0f} M"
 
 
 def _megabytes(size: int) -> str:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from lightspeech.audio import FRAME_SECONDS
+from lightspeech.benchmark.floors import speaking_multiply_adds
 from lightspeech.benchmark.rows import Findings, Row
 from lightspeech.benchmark.settings import TEXT, Settings
-from lightspeech.benchmark.timing import best_times
+from lightspeech.benchmark.timing import best_times, product_rate
 from lightspeech.config import CONFIGS, DEFAULT_CONFIG, ModelConfig
 from lightspeech.gru import BidirectionalGRU
 from lightspeech.model import LightSpeech
@@ -44,7 +45,12 @@ def bench_student(settings: Settings) -> Findings:
         output = students[0].infer(tokens, lengths)
         speech = float(output.frames[0]) * FRAME_SECONDS
         sides = [lambda student=student: student.infer(tokens, lengths) for student in students]
+        rate = product_rate()
         ours, plain = best_times(sides, 5 * settings.repeats)
+        rate = max(rate, product_rate())
+        multiply_adds = speaking_multiply_adds(
+            CONFIGS[name].model, len(tokens.unique()), tokens.shape[1], int(output.frames[0])
+        )
         rows.append(
             Row(
                 "student",
@@ -53,6 +59,8 @@ def bench_student(settings: Settings) -> Findings:
                 beside="nn.GRU",
                 ratio=plain / ours,
                 speech_seconds=speech,
+                multiply_adds=multiply_adds,
+                floor_seconds=multiply_adds / rate,
             )
         )
     return Findings(rows)

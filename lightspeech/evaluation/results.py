@@ -25,8 +25,9 @@ from lightspeech.evaluation.report import Entry, Facts, Page, entry_record
 from lightspeech.evaluation.strips import Beside
 from lightspeech.evaluation.voices import TEACHER, Student, voice_record
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
+from lightspeech.joins import SENTENCE_SILENCE
 from lightspeech.mel_file import write_mel
-from lightspeech.synthesis import SENTENCE_SILENCE, Synthesizer, TeacherSynthesizer
+from lightspeech.synthesis import Synthesizer, TeacherSynthesizer
 from lightspeech.text import Line, UnknownCharacters, describe_character, unknown_characters
 from lightspeech.vocoders import Vocoder
 

@@ -30,8 +30,8 @@ from lightspeech.evaluation.sound_judging import Judges
 from lightspeech.evaluation.speech_comparison import compare
 from lightspeech.evaluation.voice_figures import figures
 from lightspeech.evaluation.voices import Student, Teacher, Voice
+from lightspeech.joins import SENTENCE_SILENCE
 from lightspeech.speech import Reading, Speech, join_readings
-from lightspeech.synthesis import SENTENCE_SILENCE
 from lightspeech.text import Line
 from lightspeech.vocoders import Vocoder, check_sound
 

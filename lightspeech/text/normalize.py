@@ -10,7 +10,11 @@ published code raises an exception (a number of 40 digits, `$,5`), this one read
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
+from importlib import import_module
 from typing import Any
 
 from unidecode import unidecode
@@ -49,6 +53,7 @@ _ORDINAL = re.compile(r"(?<![0-9])([0-9]+)(st|nd|rd|th)")
 _CARDINAL = re.compile(r"[0-9]+")
 _WHITESPACE = re.compile(r"\s+")
 
+_SPELLING = threading.Lock()  # inflect's engine keeps notes on the number that it is at
 _MOST_DIGITS = 36  # inflect has names for numbers below 10^36
 
 
@@ -83,18 +88,24 @@ def _dollars(amount: str) -> str:
     return ", ".join(parts) or "zero dollars"
 
 
-@lru_cache(maxsize=4096)
 def _ordinal(digits: str, suffix: str) -> str:
     if len(digits) > _MOST_DIGITS:
-        return f"{_digit_by_digit(digits[:-1])} {_ordinal(digits[-1], suffix)}"
-    return _words(digits + suffix)
+        return f"{_digit_by_digit(digits[:-1])} {_short_ordinal(digits[-1] + suffix)}"
+    return _short_ordinal(digits + suffix)
 
 
 @lru_cache(maxsize=4096)
+def _short_ordinal(ordinal: str) -> str:
+    return _words(ordinal)
+
+
 def _cardinal(digits: str) -> str:
     digits = digits.lstrip("0") or "0"
-    if len(digits) > _MOST_DIGITS:
-        return _digit_by_digit(digits)
+    return _digit_by_digit(digits) if len(digits) > _MOST_DIGITS else _short_cardinal(digits)
+
+
+@lru_cache(maxsize=4096)
+def _short_cardinal(digits: str) -> str:
     number = int(digits)
     if not 1000 < number < 3000:
         return _words(number, andword="")
@@ -113,11 +124,29 @@ def _digit_by_digit(digits: str) -> str:
 
 
 def _words(number: int | str, **how: Any) -> str:
-    return str(_number_speller().number_to_words(number, **how))
+    with _SPELLING:
+        return str(_number_speller().number_to_words(number, **how))
 
 
 @cache
 def _number_speller() -> Any:
-    import inflect  # takes more than a second to import, and many texts have no number
+    with _types_unchecked():
+        import inflect  # here, because many texts have no number
 
     return inflect.engine()
+
+
+@contextmanager
+def _types_unchecked() -> Iterator[None]:
+    """Spares inflect's import the two seconds and more in which typeguard rewrites its methods, so
+    that they check the types of their arguments; `python -O` leaves that out likewise."""
+    try:
+        typeguard: Any = import_module("typeguard")
+    except ImportError:  # an inflect that does without it
+        yield
+        return
+    typechecked, typeguard.typechecked = typeguard.typechecked, lambda target: target
+    try:
+        yield
+    finally:
+        typeguard.typechecked = typechecked

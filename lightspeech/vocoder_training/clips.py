@@ -33,8 +33,10 @@ from lightspeech.forced import find_recordings
 from lightspeech.ranks import Ranks
 from lightspeech.vocoder_training.config import VocoderTrainingConfig
 from lightspeech.vocoders import check_mel
+from lightspeech.vocoders.pitch import track_pitch
 
 _MARGIN = FFT_SIZE // 2
+_PITCH_CONTEXT = 24  # frames around a clip that help to find its pitch
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,22 @@ class ClipBatch:
     """(B, T, M) float32, natural log"""
     wav: Tensor
     """(B, 256 T) float32"""
+    pitch: Tensor
+    """(B, T) float32, Hz; 0 where there is no voice"""
+    turned: Tensor
+    """(B,) float64, 0 to 1: how far the pitch has turned at the start, drawn at random"""
     all_clips: int
     """how many clips the step has, all processes' together"""
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch on `device`."""
-        return ClipBatch(self.mel.to(device), self.wav.to(device), self.all_clips)
+        return ClipBatch(
+            self.mel.to(device),
+            self.wav.to(device),
+            self.pitch.to(device),
+            self.turned.to(device),
+            self.all_clips,
+        )
 
 
 def find_pairs(wavs: Sequence[Path], mels: Path | None) -> tuple[list[Recording], list[str]]:
@@ -145,11 +157,12 @@ def training_clips(
         for number in range(settings.batch_size):
             recording = recordings[bisect.bisect(ends, generator.randrange(ends[-1]))]
             start = generator.randrange(recording.frames - settings.clip_frames + 1)
-            own = recording.mel is None or generator.random() >= settings.mels_share
+            own = generator.random() >= settings.mels_share
+            at_start = torch.tensor(generator.random(), dtype=torch.float64)
             if number % ranks.count == ranks.rank:
-                clips.append(_clip(recording, start, settings.clip_frames, own))
-        mels, wavs = zip(*clips, strict=True)
-        yield ClipBatch(torch.stack(mels), torch.stack(wavs), settings.batch_size)
+                clips.append((*_clip(recording, start, settings.clip_frames, own), at_start))
+        mels, wavs, pitches, turned = (torch.stack(parts) for parts in zip(*clips, strict=True))
+        yield ClipBatch(mels, wavs, pitches, turned, settings.batch_size)
         step += 1
 
 
@@ -168,19 +181,36 @@ def read_own_mel(path: Path) -> Tensor:
     return check_mel(read_mel(path)).float()
 
 
-def _clip(recording: Recording, start: int, frames: int, own: bool) -> tuple[Tensor, Tensor]:
-    """Frames [start, start + frames) of a recording, its own mel or another's: mel, sound."""
+def _clip(
+    recording: Recording, start: int, frames: int, own: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames [start, start + frames) of a recording, its own mel or another's: mel, sound, pitch.
+
+    The pitch is read off the mel, with what is around the clip.
+    """
     if own or recording.mel is None:
-        around = _read(recording, start * HOP_LENGTH - _MARGIN, frames * HOP_LENGTH + FFT_SIZE)
-        mel = log_mel(around)[:frames]
-        return mel, around[_MARGIN : _MARGIN + frames * HOP_LENGTH]
-    mapped = np.load(recording.mel, mmap_mode="r", allow_pickle=False)  # (M, T)
-    last = mapped.shape[1] - frames
-    if mapped.ndim != 2 or mapped.shape[0] != N_MELS or last < 0:
-        raise InputError(f"{recording.mel} is {mapped.shape}: expected ({N_MELS}, T) as its sound")
-    start = min(start, last)
-    mel = torch.from_numpy(mapped[:, start : start + frames].astype(np.float32).T.copy())
-    return mel, _read(recording, start * HOP_LENGTH, frames * HOP_LENGTH)
+        first = max(0, start - _PITCH_CONTEXT)
+        last = min(recording.frames, start + frames + _PITCH_CONTEXT)
+        around = _read(
+            recording, first * HOP_LENGTH - _MARGIN, (last - first) * HOP_LENGTH + FFT_SIZE
+        )
+        mel = log_mel(around)[: last - first]
+        wav = around[_MARGIN : len(around) - _MARGIN]
+    else:
+        mapped = np.load(recording.mel, mmap_mode="r", allow_pickle=False)  # (M, T)
+        if mapped.ndim != 2 or mapped.shape[0] != N_MELS or mapped.shape[1] < frames:
+            raise InputError(
+                f"{recording.mel} is {mapped.shape}: expected ({N_MELS}, T) as its sound"
+            )
+        start = min(start, mapped.shape[1] - frames)
+        first = max(0, start - _PITCH_CONTEXT)
+        last = min(mapped.shape[1], start + frames + _PITCH_CONTEXT)
+        mel = torch.from_numpy(mapped[:, first:last].astype(np.float32).T.copy())
+        wav = _read(recording, first * HOP_LENGTH, (last - first) * HOP_LENGTH)
+    pitch = torch.from_numpy(track_pitch(mel)).float()
+    inner = slice(start - first, start - first + frames)
+    samples = slice(inner.start * HOP_LENGTH, inner.stop * HOP_LENGTH)
+    return mel[inner], wav[samples], pitch[inner]
 
 
 def _read(recording: Recording, first: int, count: int) -> Tensor:

@@ -19,7 +19,7 @@ class VocoderTrainingConfig:
     """How it is trained."""
 
     steps: int = 12000
-    batch_size: int = 16
+    batch_size: int = 8
     """clips a step, all processes' together"""
     clip_frames: int = 32
     """frames of a clip (0.37 s)"""
@@ -32,6 +32,8 @@ class VocoderTrainingConfig:
     ema_decay: float = 0.999
     spectral_weight: float = 45.0
     """of the distance between mel spectrograms"""
+    pitch_weight: float = 1.0
+    """of the error of the pitch, in semitones"""
     adversarial_weight: float = 1.0
     features_weight: float = 2.0
     critic_start: float = 0.1
@@ -58,7 +60,13 @@ class VocoderTrainingConfig:
             problems += _unless(_is_whole(self, name, 1), self, name, "a whole number above 0")
         for name in ("learning_rate", "final_learning_rate", "clip_norm"):
             problems += _unless(_is_in(self, name, 1e-12, 1e12), self, name, "a number above 0")
-        for name in ("weight_decay", "spectral_weight", "adversarial_weight", "features_weight"):
+        for name in (
+            "weight_decay",
+            "spectral_weight",
+            "pitch_weight",
+            "adversarial_weight",
+            "features_weight",
+        ):
             problems += _unless(_is_in(self, name, 0, 1e12), self, name, "a number of at least 0")
         for name in ("ema_decay", "critic_start", "mels_share", "critic_rate"):
             problems += _unless(_is_in(self, name, 0, 1), self, name, "a number from 0 to 1")

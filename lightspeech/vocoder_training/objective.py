@@ -1,4 +1,5 @@
-"""What a light vocoder is to get right: spectra at several resolutions, and what critics hear."""
+"""What a light vocoder is to get right: the pitch, spectra of several resolutions, what critics
+hear."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from lightspeech.sealed import Sealed
 from lightspeech.vocoder_training.clips import ClipBatch
 from lightspeech.vocoder_training.config import VocoderConfig
 from lightspeech.vocoder_training.critics import Critics
-from lightspeech.vocoders.light_network import LightNetwork
+from lightspeech.vocoders.light_network import FRAMES_BEFORE, Anchor, LightNetwork
 
 SCALES = ((512, 40), (1024, 80), (2048, 160))
 """samples of a window, of which a quarter is the hop, and mel bands from 0 Hz to the highest"""
@@ -63,9 +64,16 @@ class VocoderObjective(nn.Module):
     def forward(self, sealed: Sealed[ClipBatch], criticised: bool) -> dict[str, Tensor]:
         """`loss`, which is minimised, and the terms that it is made of."""
         batch, settings = sealed.batch, self.config
-        made = self.network(batch.mel)
-        terms = {"spectral": self.distance(made, batch.wav).sum()}
+        # Harmonics of a pitch that is not known yet would only teach it to do without them.
+        pitch = None if criticised else batch.pitch
+        spectra = self.network.spectra(batch.mel, Anchor(-1, batch.turned), pitch)
+        made = self.network.sound(spectra.real, spectra.imaginary)
+        terms = {
+            "spectral": self.distance(made, batch.wav).sum(),
+            "pitch": pitch_error(spectra.pitch, batch.pitch).sum(),
+        }
         loss = settings.spectral_weight * terms["spectral"]
+        loss = loss + settings.pitch_weight * terms["pitch"]
         if criticised:
             terms |= self._criticise(made, batch.wav)
             loss = loss + settings.adversarial_weight * terms["adversarial"]
@@ -94,6 +102,22 @@ class VocoderObjective(nn.Module):
             "adversarial": torch.stack(adversarial).sum(),
             "features": torch.stack(features).sum(),
         }
+
+
+def pitch_error(said: Tensor, found: Tensor) -> Tensor:
+    """Mean absolute error of pitches in semitones, where there is a voice.
+
+    Args:
+        said: (B, T + 3) Hz, as `LightNetwork.spectra` gives it.
+        found: (B, T) Hz, 0 where there is no voice.
+
+    Returns:
+        (B,); 0 of a clip without any voice.
+    """
+    own = said[:, FRAMES_BEFORE : FRAMES_BEFORE + found.shape[1]]
+    voiced = found > 0
+    semitones = 12 * (own / found.masked_fill(~voiced, 1.0)).log2().abs()
+    return semitones.masked_fill(~voiced, 0.0).sum(1) / voiced.sum(1).clamp(min=1)
 
 
 def _means(values: Tensor) -> Tensor:

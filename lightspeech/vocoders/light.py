@@ -15,7 +15,12 @@ from lightspeech.checkpoint import FORMAT_VERSION, code_version, encode_file, re
 from lightspeech.errors import InputError
 from lightspeech.files import sha256, write_bytes, write_json
 from lightspeech.vocoders.chunks import windows
-from lightspeech.vocoders.light_network import LightConfig, LightNetwork
+from lightspeech.vocoders.light_network import (
+    FRAMES_BEFORE,
+    Anchor,
+    LightConfig,
+    LightNetwork,
+)
 from lightspeech.vocoders.vocoder import Vocoder, check_mel
 
 PRETRAINED = Path(__file__).parent / "pretrained" / "light"
@@ -59,10 +64,15 @@ class LightVocoder(Vocoder):
         """(T, M) natural log magnitudes -> pieces (s,) float32, 256 T samples in all."""
         mel = check_mel(mel)
         weight = self.network.spectrum.weight
+        turned: Tensor | None = None  # how often the pitch has, by the last frame that was kept
         for window in windows(len(mel), self.chunk_frames, self.network.context_frames):
             part = mel[window.start : window.stop].to(weight.device, weight.dtype)
-            wav = self.network(part[None])[0]
-            yield wav[window.kept.start * HOP_LENGTH : window.kept.stop * HOP_LENGTH].float()
+            kept = window.kept
+            anchor = None if turned is None else Anchor(kept.start - 1, turned)
+            spectra = self.network.spectra(part[None], anchor)
+            turned = spectra.turned[:, kept.stop - 1 + FRAMES_BEFORE]
+            wav = self.network.sound(spectra.real, spectra.imaginary)[0]
+            yield wav[kept.start * HOP_LENGTH : kept.stop * HOP_LENGTH].float()
 
 
 def load_light(path: str | Path = PRETRAINED, device: str | torch.device = "cpu") -> LightVocoder:
