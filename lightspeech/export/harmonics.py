@@ -40,19 +40,21 @@ class Harmonics:
         layer = Linear.of(network.harmonics).after_norm(network.last_norm)
         bands = linear(graph, "bands", x, layer)
         self.share, self.shift = graph.ops("Split", 2, bands, axis=1, num_outputs=2)
-        pitch = self._pitch(x)  # (T, 1) Hz
+        exact = self._pitch(x)
+        self.turned = self._turned(exact)  # (T, 1) radians
+        pitch = exact.cast(np.float32)
         bin_hertz = SAMPLE_RATE / FFT_SIZE
         self.spacing = pitch * (BIN / bin_hertz)
         self.harmonics_a_bin = graph.op("Div", bin_hertz, pitch)
-        self.turned = self._turned(pitch)  # (T, 1) radians
         self.cos, self.sin = graph.op("Cos", self.turned), graph.op("Sin", self.turned)
 
     def _pitch(self, x: Value) -> Value:
+        """(T, 1) float64 Hz."""
         graph = self.graph
         layer = Linear.of(self.network.pitch).after_norm(self.network.last_norm)
-        share = graph.op("Sigmoid", linear(graph, "pitch", x, layer))
+        share = graph.op("Sigmoid", x.cast(np.float64) @ layer.weight + layer.bias)
         octaves = math.log(HIGHEST_PITCH / LOWEST_PITCH)
-        return graph.op("Exp", share * octaves) * LOWEST_PITCH
+        return graph.op("Exp", share * np.array(octaves)) * np.array(LOWEST_PITCH)
 
     def _turned(self, pitch: Value) -> Value:
         """The pitch's integral by each frame, within one turn: (T, 1) radians.
@@ -60,9 +62,9 @@ class Harmonics:
         In double precision until whole turns are off: high harmonics multiply what is left.
         """
         graph = self.graph
-        steps = (pitch.rows(1, 2**62) + pitch.rows(0, -1)) * 0.5  # (T - 1, 1)
+        steps = pitch.rows(1, 2**62) + pitch.rows(0, -1)  # (T - 1, 1)
         none = np.zeros((1, 1), np.float64)
-        steps = steps.cast(np.float64) * np.array(FRAME_SECONDS)
+        steps = steps * np.array(0.5 * FRAME_SECONDS)
         turned = graph.op("CumSum", graph.op("Concat", none, steps, axis=0), 0)
         return (turned - graph.op("Floor", turned)).cast(np.float32) * (2 * math.pi)
 

@@ -148,13 +148,15 @@ class LightNetwork(nn.Module):
             bands = self.harmonics(x).unflatten(2, (2, BANDS)) @ self.between_bands
             share, shift = bands.unbind(2)
             octaves = math.log(HIGHEST_PITCH / LOWEST_PITCH)
-            said = LOWEST_PITCH * (octaves * self.pitch(x).squeeze(2).sigmoid()).exp()
+            # In double precision, as its integral is: what is off by a last bit adds up.
+            said = F.linear(x.double(), self.pitch.weight.double(), self.pitch.bias.double())
+            said = LOWEST_PITCH * (octaves * said.squeeze(2).sigmoid()).exp()
             taken = said.detach()
             if pitch is not None:
-                given = F.pad(pitch, (FRAMES_BEFORE, FRAMES_AFTER))
+                given = F.pad(pitch.double(), (FRAMES_BEFORE, FRAMES_AFTER))
                 taken = torch.where(given > 0, given, taken)
             turned = turns(taken, anchor)
-            low, high, low_weight, high_weight = nearest_harmonics(taken, turned)
+            low, high, low_weight, high_weight = nearest_harmonics(taken.float(), turned)
             magnitude = log_magnitude.exp().clamp(max=LOUDEST)
             harmonic = magnitude * share.sigmoid()
             free = magnitude - harmonic
@@ -163,7 +165,7 @@ class LightNetwork(nn.Module):
             imaginary = harmonic * (low_weight * low.sin() + high_weight * high.sin())
             real = real + free * phase.cos()
             imaginary = imaginary + free * phase.sin()
-        return Spectra(real, imaginary, said, turned)
+        return Spectra(real, imaginary, said.float(), turned)
 
     def sound(self, real: Tensor, imaginary: Tensor) -> Tensor:
         """(B, T + 3, BINS) of each, time's origin in the middle of the window -> (B, 256 T)."""
