@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_bins_are_held_before_they_overflow() -> None:
         layer.bias.fill_(1000.0)
     wav = network(some_mel(5)[None])
     assert wav.abs().max() <= 4 * LOUDEST * FFT_SIZE
+
+
+@torch.no_grad()
+def test_what_is_softer_than_the_softest_is_silent() -> None:
+    network, mel = tiny_network().train(), some_mel(40)[None]
+    loud = network.spectra(mel)
+    network.config = replace(TINY, softest=0.7)
+    assert torch.equal(network.spectra(mel).real, loud.real)  # not while it learns
+    gated = network.eval().spectra(mel)
+    magnitude = torch.hypot(loud.real, loud.imaginary)
+    silent = magnitude < 0.7
+    assert 0.1 < silent.float().mean() < 0.9
+    for part, whole in ((gated.real, loud.real), (gated.imaginary, loud.imaginary)):
+        assert torch.equal(part, whole.masked_fill(silent, 0.0))
 
 
 @torch.no_grad()
@@ -200,7 +215,9 @@ def facts_of(**changes: Any) -> dict[str, Any]:
         ({"network": {"size": 9, "hidden_size": 12, "blocks": 2}}, "does not fit its own config"),
         ({"network": {"size": 10**9}}, "size 1000000000, expected 1 to 4096"),
         ({"network": {"size": True}}, "size True"),
-        ({"network": {"width": 8}}, "expected an object with blocks, hidden_size, size"),
+        ({"network": {"softest": 2}}, "softest 2, expected 0 to 1"),
+        ({"network": {"softest": float("nan")}}, "softest nan"),
+        ({"network": {"width": 8}}, "expected an object with blocks, hidden_size, size, soft"),
         ({"network": None}, "expected an object with"),
     ],
 )

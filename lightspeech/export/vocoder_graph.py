@@ -46,12 +46,16 @@ def vocoder_nodes(graph: Graph, mel: Value, network: LightNetwork) -> Value:
     with graph.scope("voiced"):
         harmonics = Harmonics(graph, x, network)
     sums = {}
+    softest = network.config.softest**2
     for name, first in (("even", 0), ("odd", 1)):
         bins = np.arange(first, BINS, 2)
         with graph.scope(name):
             magnitude, cos, sin = _bins(graph, x, bins, network)
             real, imaginary, free = harmonics.spectrum(bins, magnitude)
-            parts = {"cos": real + free * cos, "sin": imaginary + free * sin}
+            real, imaginary = real + free * cos, imaginary + free * sin
+            loud = graph.op("GreaterOrEqual", real * real + imaginary * imaginary, softest)
+            loud = loud.cast(np.float32)
+            parts = {"cos": real * loud, "sin": imaginary * loud}
             for wave, part in parts.items():
                 sums[f"{wave} {name}"] = part @ _matrix(graph, wave, bins)
     with graph.scope("sound"):

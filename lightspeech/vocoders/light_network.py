@@ -54,12 +54,17 @@ class LightConfig:
     hidden_size: int = 480
     """channels within a block"""
     blocks: int = 6
+    softest: float = 0.055
+    """magnitude below which a bin is silent when the vocoder speaks, though not while it learns:
+    what is left there is hiss, 80 dB below the loudest speech"""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in ("size", "hidden_size", "blocks"):
+            value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 4096:
-                raise InputError(f"light vocoder: {field.name} {value!r}, expected 1 to 4096")
+                raise InputError(f"light vocoder: {name} {value!r}, expected 1 to 4096")
+        if type(self.softest) not in (int, float) or not 0 <= self.softest <= 1:
+            raise InputError(f"light vocoder: softest {self.softest!r}, expected 0 to 1")
 
     @staticmethod
     def from_dict(values: Any, where: str) -> LightConfig:
@@ -165,6 +170,9 @@ class LightNetwork(nn.Module):
             imaginary = harmonic * (low_weight * low.sin() + high_weight * high.sin())
             real = real + free * phase.cos()
             imaginary = imaginary + free * phase.sin()
+            if not self.training:
+                silent = real.square() + imaginary.square() < self.config.softest**2
+                real, imaginary = real.masked_fill(silent, 0.0), imaginary.masked_fill(silent, 0.0)
         return Spectra(real, imaginary, said.float(), turned)
 
     def sound(self, real: Tensor, imaginary: Tensor) -> Tensor:
