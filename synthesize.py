@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import lightspeech.needs_torch  # noqa: F401 - before anything that imports it
 from lightspeech import cli
-from lightspeech.checkpoint import find_voice
+from lightspeech.checkpoint import find_voice, voice_facts
 from lightspeech.errors import InputError
 from lightspeech.evaluation.mel_results import vocode_files
 from lightspeech.evaluation.results import speak_lines
@@ -29,6 +29,7 @@ from lightspeech.synthesis import (
     default_voice,
     find_teacher,
     labelling_dropout,
+    teacher_digest,
 )
 from lightspeech.text import Line, read_lines
 from lightspeech.vocoders import load_vocoder
@@ -114,7 +115,12 @@ def load_voices(options: argparse.Namespace, device: torch.device) -> list[Stude
             print(f"beside: without {other}, which is the voice itself")
         else:
             beside.append(other)
-    vocoder = load_vocoder(options.vocoder, device, options=vocoder_options(options))
+    vocoder = load_vocoder(
+        options.vocoder,
+        device,
+        options=vocoder_options(options),
+        teacher=teacher_digest(voice_facts(voice)),
+    )
     return load_students(voice, beside, vocoder, device)
 
 

@@ -191,6 +191,11 @@ def find_voice(path: str | Path) -> Path:
     return found[0]
 
 
+def voice_facts(path: str | Path) -> dict[str, Any]:
+    """The facts of a voice alone; the path and the errors are those of `load_voice`."""
+    return read_file(find_voice(path), "voice")[0]
+
+
 def load_voice(
     path: str | Path = DEFAULT_RUN, device: torch.device | str = "cpu"
 ) -> tuple[LightSpeech, dict[str, Any]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from lightspeech import cli
+from lightspeech.checkpoint import voice_facts
 from lightspeech.dataset.pool import available_cores
 from lightspeech.errors import InputError
 from lightspeech.evaluation.quality import require_extras
@@ -29,7 +30,12 @@ from lightspeech.evaluation.voice_pages import write_pages
 from lightspeech.evaluation.voice_table import text_of
 from lightspeech.evaluation.voices import STUDENT, Student, Teacher, load_students
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
-from lightspeech.synthesis import TeacherSynthesizer, find_teacher, labelling_dropout
+from lightspeech.synthesis import (
+    TeacherSynthesizer,
+    find_teacher,
+    labelling_dropout,
+    teacher_digest,
+)
 from lightspeech.text import Line, read_lines
 from lightspeech.vocoders import Vocoder, VocoderOptions, load_vocoder
 from lightspeech.vocoders.command_line import (
@@ -148,7 +154,8 @@ def load_panel(
     options: argparse.Namespace, device: torch.device, judges: Judges | None
 ) -> tuple[Panel, str]:
     """Who is judged, through what and by whom, and why by this teacher; tells all of it."""
-    vocoders = load_vocoders(options, device)
+    teacher_of_voice = teacher_digest(voice_facts(options.voice))
+    vocoders = load_vocoders(options, device, teacher_of_voice)
     own = next(iter(vocoders.values()))
     students = load_students(options.voice, options.beside or [], own, device)
     facts = students[0].synthesizer.voice
@@ -175,7 +182,9 @@ def _foreign(student: Student, teacher: Teacher | None) -> str:
     return ", which learned from another teacher" if is_foreign else ""
 
 
-def load_vocoders(options: argparse.Namespace, device: torch.device) -> dict[str, Vocoder]:
+def load_vocoders(
+    options: argparse.Namespace, device: torch.device, teacher: str | None
+) -> dict[str, Vocoder]:
     """All that were asked for; settings of WaveGlow's go to it alone, if it is among them."""
     specs = options.vocoder or ["auto"]
     settings = vocoder_options(options)
@@ -184,7 +193,7 @@ def load_vocoders(options: argparse.Namespace, device: torch.device) -> dict[str
     for spec in specs:
         takes_them = not has_waveglow or spec.partition(":")[0] == "waveglow"
         own = settings if takes_them else VocoderOptions()
-        loaded.append(load_vocoder(spec, device, options=own))
+        loaded.append(load_vocoder(spec, device, options=own, teacher=teacher))
     return vocoder_names(loaded)
 
 

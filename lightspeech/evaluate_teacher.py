@@ -24,7 +24,7 @@ from lightspeech.evaluation.quality import require_extras
 from lightspeech.evaluation.sound_judging import Judges
 from lightspeech.evaluation.teacher_evaluation import evaluate, match_recordings
 from lightspeech.evaluation.teacher_table import table
-from lightspeech.files import make_folder, remove_leftovers, single_writer, write_json
+from lightspeech.files import make_folder, remove_leftovers, sha256, single_writer, write_json
 from lightspeech.renditions import LabellingSettings
 from lightspeech.synthesis import TeacherSynthesizer
 from lightspeech.text import read_lines
@@ -65,8 +65,13 @@ def main() -> None:
                 "lightspeech.dataset speak --text makes of the same file"
             )
     out = make_folder(options.out)
-    vocoder = load_vocoder(options.vocoder, device, options=vocoder_options(options))
     checkpoint = options.checkpoint or default_checkpoint()
+    vocoder = load_vocoder(
+        options.vocoder,
+        device,
+        options=vocoder_options(options),
+        teacher=sha256(checkpoint) if Path(checkpoint).is_file() else None,
+    )
     teacher = TeacherSynthesizer.load(checkpoint, vocoder, device)
     print(f"teacher: {checkpoint} ({teacher.parameters:,} parameters), on {device}")
     print(f"vocoder: {describe_vocoder(vocoder)}")

@@ -98,6 +98,7 @@ class Synthesizer:
                 device,
                 options=vocoder_options or VocoderOptions(),
                 audio_facts=voice["audio"],
+                teacher=teacher_digest(voice),
             )
         return cls(student, vocoder, {**voice, "name": name})
 
@@ -173,7 +174,12 @@ class TeacherSynthesizer:
         teacher = load_tacotron2(path, device=device)
         check_audio_facts(teacher.audio_facts, f"the teacher {path}")
         if isinstance(vocoder, str):
-            vocoder = load_vocoder(vocoder, device, audio_facts=teacher.audio_facts)
+            vocoder = load_vocoder(
+                vocoder,
+                device,
+                audio_facts=teacher.audio_facts,
+                teacher=teacher.source.get("sha256"),
+            )
         return cls(teacher, vocoder, prenet_dropout)
 
     @property
@@ -250,9 +256,7 @@ def find_teacher(voice: dict[str, Any], choice: str) -> tuple[Path | None, str]:
     """
     if choice == "none":
         return None, "without the teacher, as asked"
-    known = voice.get("teacher")
-    named: dict[str, Any] = known if isinstance(known, dict) else {}
-    digest = named.get("sha256")
+    digest = teacher_digest(voice)
     if choice != "auto":
         path = Path(choice)
         if path.is_file() and digest and sha256(path) != digest:
@@ -263,8 +267,15 @@ def find_teacher(voice: dict[str, Any], choice: str) -> tuple[Path | None, str]:
     for candidate in checkpoints():
         if sha256(candidate) == digest:
             return candidate, f"{candidate.name}, the voice's own teacher"
-    name = named.get("name", "unnamed")
+    name = voice["teacher"].get("name", "unnamed")
     return None, f"the voice's teacher ({name}) is not at hand; name its file with --teacher"
+
+
+def teacher_digest(voice: dict[str, Any]) -> str | None:
+    """The SHA-256 of a voice's teacher, if it is known; `voice` as for `find_teacher`."""
+    known = voice.get("teacher")
+    digest = known.get("sha256") if isinstance(known, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def labelling_dropout(voice: dict[str, Any]) -> float:

@@ -34,6 +34,7 @@ from lightspeech.vocoders.light_network import (
 )
 
 TINY = LightConfig(size=8, hidden_size=12, blocks=2)
+TEACHER = "ab" * 32
 ROUNDING = 1e-3
 """A last bit of the pitch, over a hundred frames and in the hundredth harmonic."""
 
@@ -45,7 +46,7 @@ def tiny_network(seed: int = 0) -> LightNetwork:
 
 def save_tiny(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    save_light(folder, tiny_network(), {"name": "tiny", "step": 3})
+    save_light(folder, tiny_network(), {"name": "tiny", "step": 3, "teachers": [TEACHER]})
     return folder / FILE
 
 

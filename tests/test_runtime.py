@@ -92,8 +92,8 @@ def test_an_export_says_what_its_models_say_in_pytorch(tmp_path: Path) -> None:
         expected, speech = synthesizer(TEXT, pace), exported(TEXT, pace)
         assert speech.timings == expected.timings
         peak = float(expected.wav.abs().max())
-        # The joins are exact (above); a random vocoder magnifies the rounding of its phases.
-        np.testing.assert_allclose(speech.wav, expected.wav.numpy(), rtol=0, atol=0.02 * peak)
+        # The joins are exact (above); a vocoder magnifies the rounding of its phases.
+        np.testing.assert_allclose(speech.wav, expected.wav.numpy(), rtol=0, atol=2e-3 * peak)
 
 
 def test_the_voice_says_what_is_usual(voice: Voice, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from lightspeech.vocoders.command_line import describe_vocoder
 from lightspeech.vocoders.waveglow import WaveGlowVocoder
 from safeload import CheckpointError
 from tests.allocations import Allocations
+from tests.test_light_vocoder import TEACHER
 from tests.test_light_vocoder import save_tiny as save_light
 from waveglow import WaveGlow, WaveGlowConfig
 
@@ -336,10 +337,14 @@ def test_auto_takes_the_light_vocoder_before_what_is_slow_and_what_is_worse(
 ) -> None:
     save_light(folders.light)
     save_waveglow(folders.waveglow)
-    on_cpu = load_vocoder("auto")
+    on_cpu = load_vocoder("auto", teacher=TEACHER)
     assert on_cpu.title == "light (tiny)"
     assert on_cpu.reason.endswith("; light is the best that is there")
-    assert load_vocoder("auto", "cuda").name == "waveglow"
+    for other in ("cd" * 32, None):
+        on_cpu = load_vocoder("auto", teacher=other)
+        assert on_cpu.name == "griffin-lim"
+        assert on_cpu.reason.endswith(f"light vocoder in {folders.light} has learned other voices")
+    assert load_vocoder("auto", "cuda", teacher=TEACHER).name == "waveglow"
     save_hifigan(folders.hifigan)
     assert load_vocoder("auto").name == "hifigan"
 

@@ -59,6 +59,11 @@ class LightVocoder(Vocoder):
         self.facts = dict(facts or {})
         self.chunk_frames = chunk_frames
 
+    def knows(self, teacher: str | None) -> bool:
+        """Whether it has learned the voice of this teacher, as far as its file says."""
+        teachers = self.facts.get("teachers")
+        return isinstance(teachers, list) and teacher in teachers
+
     @torch.no_grad()
     def stream(self, mel: Tensor) -> Iterator[Tensor]:
         """(T, M) natural log magnitudes -> pieces (s,) float32, 256 T samples in all."""

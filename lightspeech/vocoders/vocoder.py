@@ -51,6 +51,11 @@ class Vocoder(ABC):
         path = self.source.get("path")
         return f"{self.name}:{path}" if path else self.name
 
+    def knows(self, teacher: str | None) -> bool:
+        """Whether it is made for the voice of a teacher (its SHA-256; None: nobody knows whose), or
+        for all voices, as most are."""
+        return True
+
     @abstractmethod
     def stream(self, mel: Tensor) -> Iterator[Tensor]:
         """The sound of a mel, piece by piece, in memory that does not grow with its length.
