@@ -53,7 +53,7 @@ def test_the_part_voice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         assert word.model_bytes > 5_000_000
         if word.memory is not None:
             assert word.memory.peak_bytes > 20e6
-    assert found.notes[0].startswith("files of the exported voice: 5.")
+    assert found.notes[0].startswith("files of the exported voice: 6.")
 
 
 def test_without_the_packages_there_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

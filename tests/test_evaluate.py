@@ -586,17 +586,18 @@ def test_the_folder_is_named_after_the_figures(out: str, folder: str) -> None:
 def test_settings_of_waveglow_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def load(spec: str, device: Any, *, options: Any) -> Vocoder:
+    def load(spec: str, device: Any, *, options: Any, teacher: str | None) -> Vocoder:
+        assert teacher == "whose"
         asked.append((spec, options.sigma))
         return Loud()
 
     monkeypatch.setattr(command, "load_vocoder", load)
     given = ["evaluate", "--sigma", "0.5", "--vocoder", "griffin-lim", "--vocoder", "waveglow:x"]
     options = command.build_parser().parse_args(given[1:])
-    command.load_vocoders(options, torch.device("cpu"))
+    command.load_vocoders(options, torch.device("cpu"), "whose")
     assert asked == [("griffin-lim", None), ("waveglow:x", 0.5)]
     asked.clear()
-    command.load_vocoders(command.build_parser().parse_args([]), torch.device("cpu"))
+    command.load_vocoders(command.build_parser().parse_args([]), torch.device("cpu"), "whose")
     assert asked == [("auto", None)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -43,9 +44,10 @@ def test_every_command_and_option_exists(command: str) -> None:
 
 
 def test_every_option_in_the_prose_exists() -> None:
-    known = "".join(
-        help_text((script,)) for script in ("preprocess.py", "train.py", "synthesize.py")
-    )
+    modules = ("train_vocoder", "export", "runtime")
+    scripts = ("preprocess.py", "train.py", "synthesize.py")
+    programs = [(s,) for s in scripts] + [("-m", f"lightspeech.{m}") for m in modules]
+    known = "".join(help_text(program) for program in programs)
     for option in set(re.findall(r"`(--[a-z-]+)", README)):
         assert option in known, option
 
@@ -65,10 +67,31 @@ def test_linked_files_exist() -> None:
         assert (ROOT / link).exists(), link
 
 
+def example(importing: str) -> str:
+    """The only Python example that begins with this import."""
+    codes = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = (code for code in codes if code.startswith(importing))
+    return str(code)
+
+
 def test_the_python_example_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = example("from lightspeech import Synthesizer")
     finished = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert finished.returncode == 0, finished.stderr
     assert "22050" in finished.stdout
+
+
+def test_the_python_example_of_the_runtime_runs(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the extra export")
+    export = [sys.executable, "-m", "lightspeech.export", "--out", str(tmp_path / "voice")]
+    subprocess.run(export, cwd=ROOT, check=True, capture_output=True)
+    code = "def play(pcm, rate): print(len(pcm), rate)\n" + example("from lightspeech.runtime")
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("22050") == 2
+    assert (tmp_path / "hello.wav").stat().st_size > 20_000

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightspeech import synthesis
 from lightspeech.audio import AUDIO_FACTS, HOP_LENGTH, SAMPLE_RATE
-from lightspeech.checkpoint import save_voice
+from lightspeech.checkpoint import save_voice, voice_facts
 from lightspeech.config import Config, ModelConfig
 from lightspeech.errors import InputError
 from lightspeech.files import sha256
@@ -247,16 +247,18 @@ def test_loading_takes_a_name_or_a_vocoder(tmp_path: Path, monkeypatch: pytest.M
     assert Synthesizer.load(voice, ready).vocoder is ready
     assert asked == []
     options = VocoderOptions(seed=3)
+    teacher = voice_facts(voice)["teacher"].get("sha256")
+    expected = {"audio_facts": AUDIO_FACTS, "teacher": teacher}
     Synthesizer.load(voice, "waveglow:x.pt", vocoder_options=options)
     Synthesizer.load(voice)
     assert asked == [
-        ("waveglow:x.pt", {"options": options, "audio_facts": AUDIO_FACTS}),
-        ("auto", {"options": VocoderOptions(), "audio_facts": AUDIO_FACTS}),
+        ("waveglow:x.pt", {"options": options, **expected}),
+        ("auto", {"options": VocoderOptions(), **expected}),
     ]
     monkeypatch.setattr(synthesis, "load_tacotron2", lambda path, device: PlantedTeacher())
     assert TeacherSynthesizer.load("x.pt", ready).vocoder is ready
     TeacherSynthesizer.load("x.pt", "griffin-lim")
-    assert asked[-1] == ("griffin-lim", {"audio_facts": AUDIO_FACTS})
+    assert asked[-1] == ("griffin-lim", {"audio_facts": AUDIO_FACTS, "teacher": "0"})
 
 
 class PlantedTeacher(nn.Module):

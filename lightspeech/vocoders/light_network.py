@@ -54,7 +54,7 @@ class LightConfig:
     hidden_size: int = 480
     """channels within a block"""
     blocks: int = 6
-    softest: float = 0.055
+    softest: float = 0.05
     """magnitude below which a bin is silent when the vocoder speaks, though not while it learns:
     what is left there is hiss, 80 dB below the loudest speech"""
 
