@@ -11,11 +11,14 @@ The pipeline, in the order in which it runs:
     training   batches -> student checkpoints                    lightspeech.training
     vocoders   mel -> wav                                        lightspeech.vocoders
     synthesis  text -> student -> vocoder -> Speech              lightspeech.synthesis
+    export     student, light vocoder -> ONNX                    lightspeech.export
+    runtime    text -> exported voice -> sound, without PyTorch  lightspeech.runtime
 
 and, for a voice of one's own, before it:
 
     dataset    recordings or a speech engine -> dataset          lightspeech.dataset
     teacher    dataset -> Tacotron 2                             lightspeech.teacher
+    vocoder    recordings, mels -> light vocoder                 lightspeech.vocoder_training
 
 Shape letters, used everywhere: B batch, N tokens, T frames, M mel bins (80), H hidden size,
 E size of the teacher's encoder memory, S audio samples. Mels are (B, T, M) at every public
