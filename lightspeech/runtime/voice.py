@@ -125,8 +125,8 @@ class Voice:
             position = start + frames
         if peak <= SILENCE:
             raise InputError(
-                f"the voice {self.name} made silence (peak {peak:.2g}): its weights are damaged; "
-                "export it again"
+                f"the voice {self.name} made silence of this text (peak {peak:.2g}); if it makes "
+                "silence of others too, its weights are damaged: export it again"
             )
 
     def speak_ids(
