@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightspeech.audio import FRAME_SECONDS, N_MELS
 from lightspeech.checkpoint import VOICE_FILE, find_voice, load_voice, save_voice
-from lightspeech.config import Config, TrainingConfig
+from lightspeech.config import Config
 from lightspeech.dashboard import Dashboard
 from lightspeech.data import Batch, split, training_batches, validation_batches
 from lightspeech.distillation import Distillation, validate
@@ -29,6 +29,7 @@ from lightspeech.model import LightSpeech
 from lightspeech.parts import check_frozen, children_of, count_parameters, freeze
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import Run
+from lightspeech.schedule import learning_rate
 from lightspeech.sealed import Sealed
 from lightspeech.text import SYMBOLS
 from lightspeech.training_loop import TrainingLoop
@@ -52,16 +53,6 @@ def check_trainable(store: LabelStore, config: Config) -> None:
             f"symbols, expected {N_MELS} and at least {len(SYMBOLS)}: "
             "set model.n_mels and model.n_symbols"
         )
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """The rate at `step` (0-based): a linear rise, then half a cosine down to the last step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    decay_steps = max(config.steps - 1 - config.warmup_steps, 1)
-    progress = min((step - config.warmup_steps) / decay_steps, 1.0)
-    fall = config.learning_rate - config.final_learning_rate
-    return config.final_learning_rate + fall * (1 + math.cos(math.pi * progress)) / 2
 
 
 def parts_of_the_student() -> list[str]:

@@ -28,8 +28,9 @@ from lightspeech.interrupt import StopRequest
 from lightspeech.losses import DistillationLoss, Losses
 from lightspeech.progress import TrainingProgress, format_time
 from lightspeech.run_folder import History, open_run, read_history, resumed_config
+from lightspeech.schedule import learning_rate
 from lightspeech.store import LabelStore
-from lightspeech.training import Training, TrainingResult, check_trainable, learning_rate
+from lightspeech.training import Training, TrainingResult, check_trainable
 from lightspeech.training_loop import MOST_SKIPPED, PRECISIONS
 from lightspeech.training_state import load_state
 from tests.synthetic_store import make_store, tiny_config

@@ -26,6 +26,7 @@ from lightspeech.mel_file import read_mel, write_mel
 from lightspeech.model import LightSpeech
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import open_run, read_history
+from lightspeech.schedule import learning_rate
 from lightspeech.sealed import Sealed
 from lightspeech.vocoder_training import clips
 from lightspeech.vocoder_training.clips import ClipBatch, find_pairs, split, training_clips
@@ -33,7 +34,6 @@ from lightspeech.vocoder_training.config import (
     CONFIGS,
     VocoderConfig,
     VocoderTrainingConfig,
-    learning_rate,
     load_config,
 )
 from lightspeech.vocoder_training.critics import PERIODS, RESOLUTIONS, Critics

@@ -28,11 +28,17 @@ class PlainGRU(BidirectionalGRU):
 def two_students(model: ModelConfig | None = None) -> tuple[LightSpeech, LightSpeech]:
     """The student with our GRU and with nn.GRU, of equal weights; by default the published one."""
     torch.manual_seed(0)
-    ours, plain = LightSpeech(model), LightSpeech(model)
+    ours = LightSpeech(model)
+    return ours, plain_student(ours)
+
+
+def plain_student(student: LightSpeech) -> LightSpeech:
+    """The same student through nn.GRU, in the same mode."""
+    plain = LightSpeech(student.config)
     plain.encoder = PlainGRU(plain.encoder.input_size, plain.encoder.hidden_size)
     plain.decoder = PlainGRU(plain.decoder.input_size, plain.decoder.hidden_size)
-    plain.load_state_dict(ours.state_dict())
-    return ours, plain
+    plain.load_state_dict(student.state_dict())
+    return plain.train(student.training)
 
 
 def bench_student(settings: Settings) -> Findings:

@@ -20,7 +20,7 @@ from lightspeech.audio import FRAME_SECONDS
 from lightspeech.benchmark.memory import Memory
 from lightspeech.benchmark.rows import Findings, Row
 from lightspeech.benchmark.settings import TEXT, Settings
-from lightspeech.benchmark.student import PlainGRU
+from lightspeech.benchmark.student import plain_student
 from lightspeech.benchmark.timing import best_times
 from lightspeech.checkpoint import load_voice
 from lightspeech.errors import InputError
@@ -41,7 +41,7 @@ def bench_voice(settings: Settings) -> Findings:
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")):
         return Findings([], ("voice: not measured; it needs pip install -e '.[export,runtime]'",))
     from lightspeech.export.card import Origin
-    from lightspeech.export.folder import voice_files, write_files
+    from lightspeech.export.folder import CARD, KIND, VOICE, voice_files, write_files
 
     student, facts = load_voice(PRETRAINED)
     vocoder = load_light(LIGHT)
@@ -49,23 +49,14 @@ def bench_voice(settings: Settings) -> Findings:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "voice"
         files = voice_files(student, vocoder.network, Origin("bundled", "", facts, vocoder.source))
-        write_files(out, files, "voice.json", "LightSpeech export")
-        size = len(files["voice.onnx"])
+        write_files(out, files, CARD, KIND)
+        size = len(files[VOICE])
         for threads in sorted({settings.threads, os.cpu_count() or 1}):
             rows += _layers(out, student, vocoder.network, threads, settings.repeats)
             rows += _texts(out, threads, settings.repeats, size)
     whole = sum(len(content) for content in files.values()) / 1e6
     note = f"files of the exported voice: {whole:.1f} MB, voice.onnx {size / 1e6:.1f} MB"
     return Findings(rows, (note,))
-
-
-def plain_student(student: LightSpeech) -> LightSpeech:
-    """The same student through nn.GRU."""
-    plain = LightSpeech(student.config)
-    plain.encoder = PlainGRU(plain.encoder.input_size, plain.encoder.hidden_size)
-    plain.decoder = PlainGRU(plain.decoder.input_size, plain.decoder.hidden_size)
-    plain.load_state_dict(student.state_dict())
-    return plain.eval()
 
 
 def session(path: Path, threads: int) -> Any:

@@ -3,6 +3,8 @@
 clips      recordings, and mels that others made of them -> batches of clips
 critics    networks that tell a vocoder's sound from a recording
 objective  the losses
+config     the settings of all that
 training   the run
-pairs      mels of a student, or sound of another vocoder, as pairs to learn from
+
+`lightspeech.vocoder_pairs` makes mels of a student, or sound of another vocoder, to learn from.
 """

@@ -30,9 +30,9 @@ from lightspeech.audio import (
 )
 from lightspeech.errors import InputError
 from lightspeech.forced import find_recordings
+from lightspeech.mel_file import read_mel
 from lightspeech.ranks import Ranks
 from lightspeech.vocoder_training.config import VocoderTrainingConfig
-from lightspeech.vocoders import check_mel
 from lightspeech.vocoders.pitch import track_pitch
 
 _MARGIN = FFT_SIZE // 2
@@ -169,16 +169,9 @@ def training_clips(
 def whole(recording: Recording) -> tuple[Tensor, Tensor]:
     """The mel (T, M) and the sound (256 T,) of all of a recording; another's mel, if it has one."""
     wav = read_wav(recording.path)
-    mel = mel_spectrogram(wav) if recording.mel is None else read_own_mel(recording.mel)
+    mel = mel_spectrogram(wav) if recording.mel is None else read_mel(recording.mel).float()
     frames = min(len(mel), len(wav) // HOP_LENGTH)
     return mel[:frames], wav[: frames * HOP_LENGTH]
-
-
-def read_own_mel(path: Path) -> Tensor:
-    """A mel that `pairs` wrote, (T, M) float32."""
-    from lightspeech.mel_file import read_mel
-
-    return check_mel(read_mel(path)).float()
 
 
 def _clip(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -146,13 +145,3 @@ def load_config(name_or_path: str | Path) -> VocoderConfig:
             "or a JSON file"
         )
     return VocoderConfig.from_dict(read_json(name_or_path, "configuration"), str(name_or_path))
-
-
-def learning_rate(config: VocoderTrainingConfig, step: int) -> float:
-    """The rate at `step` (0-based): a linear rise, then half a cosine down to the last step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    decay_steps = max(config.steps - 1 - config.warmup_steps, 1)
-    progress = min((step - config.warmup_steps) / decay_steps, 1.0)
-    fall = config.learning_rate - config.final_learning_rate
-    return config.final_learning_rate + fall * (1 + math.cos(math.pi * progress)) / 2

@@ -22,6 +22,7 @@ from lightspeech.errors import InputError
 from lightspeech.parts import count_parameters
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import Run
+from lightspeech.schedule import learning_rate
 from lightspeech.sealed import Sealed
 from lightspeech.training_loop import TrainingLoop
 from lightspeech.training_state import LoopState, loop_facts, newest_state, replace_state
@@ -33,7 +34,7 @@ from lightspeech.vocoder_training.clips import (
     training_clips,
     whole,
 )
-from lightspeech.vocoder_training.config import VocoderConfig, learning_rate
+from lightspeech.vocoder_training.config import VocoderConfig
 from lightspeech.vocoder_training.objective import VocoderObjective
 from lightspeech.vocoders.light import FILE, LightVocoder, save_light
 

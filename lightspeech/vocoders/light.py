@@ -104,8 +104,9 @@ def load_light(path: str | Path = PRETRAINED, device: str | torch.device = "cpu"
     check_audio_facts(facts.get("audio"), str(path))
     with torch.device("meta"):  # shapes only: nothing is allocated for what a file merely claims
         network = LightNetwork(LightConfig.from_dict(facts.get("network"), str(path)))
-    for name in sorted(network.state_dict().keys() | tensors.keys()):
-        expected, found = network.state_dict().get(name), tensors.get(name)
+    shaped = network.state_dict()
+    for name in sorted(shaped.keys() | tensors.keys()):
+        expected, found = shaped.get(name), tensors.get(name)
         if expected is None or found is None or expected.shape != found.shape:
             shapes = [None if t is None else tuple(t.shape) for t in (found, expected)]
             raise InputError(

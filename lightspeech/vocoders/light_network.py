@@ -56,7 +56,7 @@ class LightConfig:
     blocks: int = 6
     softest: float = 0.05
     """magnitude below which a bin is silent when the vocoder speaks, though not while it learns:
-    what is left there is hiss, 80 dB below the loudest speech"""
+    what is left there is mostly hiss, 74 dB below a sine of full scale"""
 
     def __post_init__(self) -> None:
         for name in ("size", "hidden_size", "blocks"):
