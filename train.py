@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +20,17 @@ import lightspeech.needs_torch  # noqa: F401 - before anything that imports it
 from lightspeech.checkpoint import DEFAULT_RUN
 from lightspeech.cli import (
     HelpFormatter,
-    add_device_option,
-    positive_float,
     positive_int,
     run,
     use_threads,
 )
-from lightspeech.config import CONFIGS, DEFAULT_CONFIG, Config, load_config
+from lightspeech.config import CONFIGS, DEFAULT_CONFIG, Config
 from lightspeech.dashboard import check_installed
 from lightspeech.errors import InputError
 from lightspeech.process_group import device_of, joined
-from lightspeech.progress import format_time
 from lightspeech.ranks import Ranks
-from lightspeech.run_folder import command_to_resume, open_run, resumed_config
+from lightspeech.run_folder import open_run
+from lightspeech.settings import load_configuration
 from lightspeech.shard import MEND
 from lightspeech.store import LabelStore
 from lightspeech.training import (
@@ -44,7 +41,7 @@ from lightspeech.training import (
     check_trainable,
     parts_of_the_student,
 )
-from lightspeech.training_loop import PRECISIONS
+from lightspeech.training_command import add_training_options, end, nothing_to_do, resumed_config
 from lightspeech.training_state import TrainingState, load_state
 
 if TYPE_CHECKING:
@@ -52,44 +49,30 @@ if TYPE_CHECKING:
 
 
 # fmt: off
-def parse_arguments() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    unset: dict[str, Any] = {"default": argparse.SUPPRESS}  # the help says what holds instead
     add("--store", metavar="STORE", type=Path, default=Path("store"), help="labels to learn from")
     add("--out", metavar="RUN", type=Path, default=DEFAULT_RUN, help="folder of the run")
-    add("--config", metavar="NAME|FILE", **unset,
+    add("--config", metavar="NAME|FILE",
         help=f"{', '.join(CONFIGS)}, or a JSON file (default: {DEFAULT_CONFIG}); with --from it "
              "says how to train, and the layers are the voice's")
-    add("--from", metavar="VOICE", dest="origin", type=Path, **unset,
+    add("--from", metavar="VOICE", dest="origin", type=Path,
         help="begin with the weights of a voice: its file, or the folder of a run")
-    add("--freeze", metavar="PART", nargs="+", **unset,
+    add("--freeze", metavar="PART", nargs="+",
         help="with --from: parts that stay as they are, such as "
              f"{', '.join(parts_of_the_student())}")
-    add("--steps", metavar="N", type=positive_int, **unset,
-        help="optimiser steps in all (default: the configuration's)")
-    add("--batch-size", metavar="N", type=positive_int, **unset,
+    add("--batch-size", metavar="N", type=positive_int,
         help="utterances a step, all processes' together (default: the configuration's)")
-    add("--learning-rate", metavar="RATE", type=positive_float, **unset,
-        help="highest learning rate (default: the configuration's)")
-    add("--seed", metavar="N", type=int, **unset,
-        help="of initial weights, split and order (default: the configuration's)")
-    add("--resume", action="store_true", help="go on with the run in --out")
-    add_device_option(parser)
-    add("--precision", choices=PRECISIONS, default="32-true",
-        help="bf16-mixed: products in bfloat16, which newer CPUs and GPUs take faster")
-    add("--threads", metavar="N", type=positive_int, **unset,
-        help="CPU threads of each process (default: PyTorch's choice)")
+    add_training_options(parser)
     add("--tensorboard", action="store_true",
         help="write curves, pictures and sounds for TensorBoard into RUN/tensorboard")
-    names = ("config", "origin", "freeze", "steps", "batch_size", "learning_rate", "seed",
-             "threads")
-    return parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(names)))
+    return parser
 # fmt: on
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = build_parser().parse_args()
     ranks = Ranks.from_environment()
     device = device_of(ranks, args.device)
     use_threads(args.threads)
@@ -97,24 +80,13 @@ def main() -> None:
         check_installed()
     with joined(ranks, device):
         result = train(args, ranks, device)
-    if result is None or ranks.rank > 0:
-        stopped_by = None if result is None else result.stopped_by
-    elif result.voice is None and result.stopped_by is None:
-        raise InputError(
-            "training is through and no validation was finite, so there is no voice: start "
-            "another run with a lower --learning-rate"
-        )
-    else:
-        print(summary(result, args.out, ranks))
-        stopped_by = result.stopped_by
-    if stopped_by is not None:
-        sys.exit(128 + stopped_by)
+    end(result, "voice", came_of(result, args.out), ["train.py"], ranks)
 
 
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> TrainingResult | None:
     """One sitting; None where there is nothing left to do."""
     beginning: Beginning | None = None
-    config = load_config(DEFAULT_CONFIG)
+    config = CONFIGS[DEFAULT_CONFIG]
     store = LabelStore.open(args.store)
     if args.resume and (args.origin or args.freeze):
         raise InputError("--resume goes on with a run as it was begun: leave out --from, --freeze")
@@ -138,7 +110,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> Train
         )
         if training.step >= config.training.steps or training.exhausted:
             if ranks.rank == 0:
-                print(nothing_to_do(training, args.out))
+                print(why_not(training, args.out))
             return None
         if ranks.rank == 0:
             print(training.plan(), flush=True)
@@ -156,11 +128,11 @@ def begin(args: argparse.Namespace) -> tuple[Config, Beginning | None]:
     beginning = None
     if args.origin:
         beginning = begin_with(args.origin, args.freeze or [])
-        base = load_config(name, beginning.student.config)
+        base = load_configuration(name, CONFIGS, model=beginning.student.config)
     elif args.freeze:
         raise InputError("--freeze keeps parts of a voice as they are: name it with --from")
     else:
-        base = load_config(name)
+        base = load_configuration(name, CONFIGS)
     return base.override(**overrides(args), steps=args.steps), beginning
 
 
@@ -168,42 +140,35 @@ def config_to_resume(args: argparse.Namespace, state: TrainingState) -> Config:
     """The configuration of a run that goes on; InputError if the command line asks for another."""
     base = state.config
     if args.config:
-        base = load_config(args.config, base.model if state.origin else None)
+        layers = {"model": base.model} if state.origin else {}
+        base = load_configuration(args.config, CONFIGS, **layers)
     return resumed_config(state.config, base.override(**overrides(args)), args.steps)
 
 
-def nothing_to_do(training: Training, out: Path) -> str:
+def why_not(training: Training, out: Path) -> str:
     """Why a run that is to go on does not, for people."""
-    settings = training.config.training
-    if training.step >= settings.steps:
-        reason, longer = f"has taken its {training.step:,} steps already", 2 * training.step
-    else:
-        reason = (
-            f"has stopped after step {training.step:,}, because {training.waited} validations in a "
-            "row had brought nothing better (patience)"
-        )
-        longer = 2 * settings.steps
-    return f"the run in {out} {reason}; to train further: --resume --steps {longer}"
+    if training.step >= training.config.training.steps:
+        return nothing_to_do(out, training.step)
+    return (
+        f"the run in {out} has stopped after step {training.step:,}, because {training.waited} "
+        "validations in a row had brought nothing better (patience); to train further: "
+        f"--resume --steps {2 * training.config.training.steps}"
+    )
 
 
-def summary(result: TrainingResult, out: Path, ranks: Ranks) -> str:
-    """What came of it and what to do next, for people."""
-    done = "stopped" if result.stopped_by is not None else "finished"
-    lines = [f"{done} after step {result.step:,}, {format_time(result.seconds)} of training"]
+def came_of(result: TrainingResult | None, out: Path) -> list[str]:
+    """What came out of a sitting and what to do with it, for people."""
+    if result is None or result.voice is None:
+        return []
+    lines = [
+        f"best validation loss {result.best_loss:.4f}, at step {result.best_step:,}",
+        f"voice    {result.voice}",
+        f"listen   {shlex.join(['python', 'synthesize.py', '--voice', str(out)])}",
+    ]
     if result.waited and result.stopped_by is None:
-        lines.append(f"{result.waited} validations in a row had brought nothing better (patience)")
-    if result.skipped:
-        lines.append(f"{result.skipped} steps were left out: their loss was not finite")
-    if result.voice:
-        lines.append(f"best validation loss {result.best_loss:.4f}, at step {result.best_step:,}")
-        lines.append(f"voice    {result.voice}")
-        lines.append(f"listen   {shlex.join(['python', 'synthesize.py', '--voice', str(out)])}")
-    else:
-        lines.append("no voice yet: it comes with the first validation")
-    if result.stopped_by is not None:
-        again = command_to_resume(["train.py"], sys.argv[1:], ranks)
-        lines.append(f"go on    {shlex.join(again)}")
-    return "\n".join(lines)
+        waited = f"{result.waited} validations in a row had brought nothing better (patience)"
+        lines.insert(0, waited)
+    return lines
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 import lightspeech
 from lightspeech.audio import AUDIO_FACTS, check_audio_facts
@@ -28,6 +29,8 @@ from lightspeech.errors import InputError
 from lightspeech.files import write_bytes, write_json
 from lightspeech.model import LightSpeech
 from lightspeech.text import SYMBOLS
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FORMAT_VERSION = 1
 VOICE_FILE = "best.safetensors"
@@ -106,6 +109,32 @@ def fact(facts: dict[str, Any], name: str, kind: type | tuple[type, ...], where:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise InputError(f"{where} is damaged: its field {name!r} is {value!r}")
     return value
+
+
+def with_weights(build: Callable[[], Network], weights: dict[str, Tensor], where: Path) -> Network:
+    """A network with the weights of a file.
+
+    Args:
+        build: makes the network, as the file's configuration says.
+        where: the file, for the messages.
+
+    Raises:
+        InputError: names or shapes that are not the network's, or weights that are not finite.
+    """
+    with torch.device("meta"):  # shapes only: nothing is allocated for what a file merely claims
+        expected = {name: tuple(v.shape) for name, v in build().state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise InputError(
+                f"{where} does not fit its own configuration: {name} is "
+                f"{found.get(name, 'missing')}, expected {expected.get(name, 'no such tensor')}"
+            )
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise InputError(f"{where} has weights that are not finite: train again with a lower rate")
+    network = build()
+    network.load_state_dict(weights)
+    return network
 
 
 @lru_cache(maxsize=1)
@@ -220,19 +249,5 @@ def load_voice(
             "use the version that it was trained with, or train again"
         )
     config = Config.from_dict(facts.get("config"), str(file))
-    with torch.device("meta"):  # shapes only: nothing is allocated for what a file merely claims
-        expected = {
-            name: tuple(v.shape) for name, v in LightSpeech(config.model).state_dict().items()
-        }
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise InputError(
-                f"{file} does not fit its own configuration: {name} is "
-                f"{found.get(name, 'missing')}, expected {expected.get(name, 'no such tensor')}"
-            )
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise InputError(f"{file} has weights that are not finite: train again with a lower rate")
-    student = LightSpeech(config.model)
-    student.load_state_dict(tensors)
+    student = with_weights(lambda: LightSpeech(config.model), tensors, file)
     return student.to(device).eval(), facts

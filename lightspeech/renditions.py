@@ -19,6 +19,7 @@ from lightspeech.alignment import ALIGNMENTS, durations_from_attention, score_al
 from lightspeech.calibration import WIDE, UsualLength
 from lightspeech.errors import InputError
 from lightspeech.scoring import SCORES, Limits, Score, fault, score_mel
+from lightspeech.settings import check, choice, number, whole
 from lightspeech.shard import Label
 from lightspeech.text import Line
 
@@ -61,62 +62,40 @@ class Rendition:
 class LabellingSettings:
     """How texts become labels, and which renditions are good enough."""
 
-    seed: int = 1234
+    seed: int = whole(1234, least=0)
     """seed of all renditions"""
-    mode: str = "inference"
+    mode: str = choice(*MODES)
     """`inference`: the teacher speaks by itself; `forced`: along with recordings"""
-    targets: str = "recording"
+    targets: str = choice(*TARGETS)
     """in forced mode: the mels of the `recording`s, or what the `teacher` makes of them"""
-    prenet_dropout: float = 0.5
+    prenet_dropout: float = number(0.5, below=1)
     """share of the pre-net's outputs that is dropped while the teacher speaks; 0.5 as published"""
-    gate_threshold: float = 0.5
+    gate_threshold: float = number(0.5, above=0, below=1)
     """probability of the end at which the teacher stops"""
-    max_frames: int = 2000
+    max_frames: int = whole(2000)
     """longest utterance, in frames of 11.6 ms; short texts have a lower limit, see `frame_limit`"""
-    max_frames_per_token: float = 12.0
+    max_frames_per_token: float = number(12.0, above=0)
     """slowest plausible speech, after 100 frames that any text may take: 7 tokens a second"""
-    alignment: str = "monotonic"
+    alignment: str = choice(*ALIGNMENTS)
     """how attention becomes durations: `monotonic` path, or the published `count` of frames"""
-    pick: int = 1
+    pick: int = whole(1)
     """sound renditions to draw of each text, of which the most typical is kept"""
-    tries: int = 3
+    tries: int = whole(3)
     """renditions of a text that may fail before it is given up"""
-    batch_size: int = 64
+    batch_size: int = whole(64)
     """utterances that the teacher speaks at once, and labels that are written at once"""
     limits: Limits = field(default_factory=Limits)
     """which scores are sound"""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be a whole number of at least {least}, not {getattr(self, name)!r}"
-            for name, least in (
-                ("seed", 0),
-                ("max_frames", 1),
-                ("pick", 1),
-                ("tries", 1),
-                ("batch_size", 1),
-            )
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least
-        ]
-        problems += [
-            f"{name} must be one of {', '.join(choices)}: {getattr(self, name)!r}"
-            for name, choices in (("mode", MODES), ("targets", TARGETS), ("alignment", ALIGNMENTS))
-            if getattr(self, name) not in choices
-        ]
-        if not 0 <= self.prenet_dropout < 1:
-            problems.append(f"prenet_dropout must be 0 or more, below 1, not {self.prenet_dropout}")
-        if not 0 < self.gate_threshold < 1:
-            problems.append(f"gate_threshold must be between 0 and 1, not {self.gate_threshold}")
-        if not self.max_frames_per_token > 0:
-            problems.append(
-                f"max_frames_per_token must be above 0, not {self.max_frames_per_token}"
-            )
-        if self.mode == "forced" and isinstance(self.pick, int) and self.pick > 1:
-            problems.append("pick must be 1 in forced mode: a recording is one rendition")
-        elif self.prenet_dropout == 0 and isinstance(self.pick, int) and self.pick > 1:
-            problems.append("pick must be 1 where prenet_dropout is 0: all renditions are the same")
-        if problems:
-            raise InputError("labelling settings: " + "; ".join(problems))
+        check(self, "labelling settings")
+        if self.pick > 1 and self.mode == "forced":
+            problem = "pick must be 1 in forced mode: a recording is one rendition"
+        elif self.pick > 1 and self.prenet_dropout == 0:
+            problem = "pick must be 1 where prenet_dropout is 0: all renditions are the same"
+        else:
+            return
+        raise InputError(f"labelling settings: {problem}")
 
     def identity(self) -> dict[str, Any]:
         """The settings that change what a label is; a store holds labels of one kind only.

@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
 from lightspeech.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE
-from lightspeech.config import Config
 from lightspeech.errors import InputError
 from lightspeech.files import make_folder, remove_leftovers, single_writer, write_text
 from lightspeech.process_group import wait_for_all
@@ -102,61 +101,6 @@ def _check_unused(folder: Path) -> None:
             "or start another one with --out"
         )
     raise InputError(f"{folder} is not empty, and no run: give another folder with --out")
-
-
-def resumed_config(own: Config, wanted: Config, steps: int | None) -> Config:
-    """The configuration to go on with: the run's own, and only its length may be another.
-
-    A learning rate that decays is stretched to the new length: from here on it is what it would be
-    at this step of a run of that length, so it may rise again. The result is good, but not that of
-    a run that had the new length from the start.
-
-    Args:
-        own: what the run was started with.
-        wanted: what the command line asks for now; its `steps` do not count.
-        steps: the length that it asks for, if any.
-
-    Raises:
-        InputError: names every setting that differs.
-    """
-    steps = own.training.steps if steps is None else steps
-    wanted = replace(wanted, training=replace(wanted.training, steps=own.training.steps))
-    differences = wanted.differences(own)
-    if differences:
-        raise InputError(
-            "--resume goes on with the run's own settings, of which only --steps may change, "
-            f"but this asks for {'; '.join(differences)}: leave that out, "
-            "or start another run with --out"
-        )
-    return replace(own, training=replace(own.training, steps=steps))
-
-
-_BEGINNING = {"--resume": 0, "--from": 1, "--freeze": math.inf}
-"""options of a run's beginning -> the values that each takes"""
-
-
-def command_to_resume(program: Sequence[str], arguments: Sequence[str], ranks: Ranks) -> list[str]:
-    """The words of a command that goes on with the run that a command has begun.
-
-    Args:
-        program: what Python was to run: `train.py`, or `-m` and a module.
-        arguments: what it was given; --from and --freeze are of the beginning alone.
-        ranks: the processes that shared it.
-    """
-    kept: list[str] = []
-    values = 0.0  # how many of the words that follow belong to an option that is left out
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, has_value, _ = argument.partition("=")
-            values = 0 if has_value else _BEGINNING.get(name, 0)
-            if name not in _BEGINNING:
-                kept.append(argument)
-        elif values > 0:
-            values -= 1
-        else:
-            kept.append(argument)
-    several = ["torchrun", "--nproc-per-node", str(ranks.on_this_machine)]
-    return [*(several if ranks.count > 1 else ["python"]), *program, *kept, "--resume"]
 
 
 def json_number(value: float) -> float | None:

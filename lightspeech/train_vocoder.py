@@ -24,12 +24,12 @@ import torch
 from lightspeech import cli
 from lightspeech.errors import InputError
 from lightspeech.process_group import device_of, joined
-from lightspeech.progress import format_time
 from lightspeech.ranks import Ranks
-from lightspeech.run_folder import command_to_resume, open_run
-from lightspeech.training_loop import PRECISIONS
+from lightspeech.run_folder import open_run
+from lightspeech.settings import load_configuration
+from lightspeech.training_command import add_training_options, end, nothing_to_do, resumed_config
 from lightspeech.vocoder_training.clips import find_pairs
-from lightspeech.vocoder_training.config import CONFIGS, DEFAULT_CONFIG, VocoderConfig, load_config
+from lightspeech.vocoder_training.config import CONFIGS, DEFAULT_CONFIG, VocoderConfig
 from lightspeech.vocoder_training.training import (
     VocoderResult,
     VocoderState,
@@ -59,23 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
              "layers are the vocoder's")
     add("--from", metavar="VOCODER", dest="origin", type=Path,
         help="begin with the weights of a light vocoder: its file, or the folder of a run")
-    add("--steps", metavar="N", type=cli.positive_int,
-        help="optimiser steps in all (default: the configuration's)")
     add("--batch-size", metavar="N", type=cli.positive_int,
         help="clips a step, all processes' together (default: the configuration's)")
-    add("--learning-rate", metavar="RATE", type=cli.positive_float,
-        help="highest learning rate (default: the configuration's)")
     add("--critic-size", metavar="N", type=cli.positive_int,
         help="channels of the critics' first layers: more hear more and cost more "
              "(default: the configuration's)")
-    add("--seed", metavar="N", type=int, help="of weights, split and clips (default: the "
-        "configuration's)")
-    add("--resume", action="store_true", help="go on with the run in --out")
-    cli.add_device_option(parser)
-    add("--precision", choices=PRECISIONS, default="32-true",
-        help="bf16-mixed: products in bfloat16, which newer CPUs and GPUs take faster")
-    add("--threads", metavar="N", type=cli.positive_int,
-        help="CPU threads of each process (default: PyTorch's choice)")
+    add_training_options(parser)
     return parser
 # fmt: on
 
@@ -87,12 +76,8 @@ def main() -> None:
     cli.use_threads(args.threads)
     with joined(ranks, device):
         result = train(args, ranks, device)
-    if result is None:
-        return
-    if ranks.rank == 0:
-        print(summary(result, args.out, ranks))
-    if result.stopped_by is not None:
-        sys.exit(128 + result.stopped_by)
+    program = ["-m", "lightspeech.train_vocoder"]
+    end(result, "vocoder", came_of(result, args.out), program, ranks)
 
 
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> VocoderResult | None:
@@ -100,9 +85,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> Vocod
     if args.resume and args.origin:
         raise InputError("--resume goes on with a run as it was begun: leave out --from")
     beginning = load_light(args.origin) if args.origin else None
-    wanted = load_config(args.config or DEFAULT_CONFIG).override(**overrides(args))
-    if beginning is not None:
-        wanted = VocoderConfig(wanted.name, beginning.network.config, wanted.training)
+    layers = {} if beginning is None else {"network": beginning.network.config}
+    wanted = load_configuration(args.config or DEFAULT_CONFIG, CONFIGS, **layers)
+    wanted = wanted.override(**overrides(args))
     recordings, problems = find_pairs(args.wavs, args.mels)
     if ranks.rank == 0:
         for problem in problems[:5]:
@@ -122,10 +107,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> Vocod
         )
         if training.step >= config.training.steps:
             if ranks.rank == 0:
-                print(
-                    f"the run in {args.out} has taken its {training.step:,} steps already; to "
-                    f"train further: --resume --steps {2 * training.step}"
-                )
+                print(nothing_to_do(args.out, training.step))
             return None
         if ranks.rank == 0:
             print(training.plan(), flush=True)
@@ -144,34 +126,22 @@ def resumed(args: argparse.Namespace, state: VocoderState) -> VocoderConfig:
     Raises:
         InputError: the command line asks for another.
     """
-    own = state.config
-    asked = load_config(args.config) if args.config else own
-    wanted = asked.override(**{**overrides(args), "steps": own.training.steps})
-    if (wanted.network, wanted.training) != (own.network, own.training):
-        raise InputError(
-            "--resume goes on with the run's own settings, of which only --steps may change: leave "
-            "the others out, or start another run with --out"
-        )
-    return own.override(steps=args.steps)
+    base = state.config
+    if args.config:
+        layers = {"network": base.network} if state.origin else {}
+        base = load_configuration(args.config, CONFIGS, **layers)
+    return resumed_config(state.config, base.override(**overrides(args)), args.steps)
 
 
-def summary(result: VocoderResult, out: Path, ranks: Ranks) -> str:
-    """What came of it and what to do next, for people."""
-    done = "stopped" if result.stopped_by is not None else "finished"
-    lines = [f"{done} after step {result.step:,}, {format_time(result.seconds)} of training"]
-    if result.skipped:
-        lines.append(f"{result.skipped} steps were left out: their loss was not finite")
-    if result.vocoder:
-        lines.append(f"spectral distance {result.best_loss:.4f}, at step {result.best_step:,}")
-        lines.append(f"vocoder  {result.vocoder}")
-        listen = ["python", "synthesize.py", "--vocoder", f"light:{out}"]
-        lines.append(f"listen   {shlex.join(listen)}")
-    else:
-        lines.append("no vocoder yet: it comes with the first validation")
-    if result.stopped_by is not None:
-        words = command_to_resume(["-m", "lightspeech.train_vocoder"], sys.argv[1:], ranks)
-        lines.append(f"go on    {shlex.join(words)}")
-    return "\n".join(lines)
+def came_of(result: VocoderResult | None, out: Path) -> list[str]:
+    """What came out of a sitting and what to do with it, for people."""
+    if result is None or result.vocoder is None:
+        return []
+    return [
+        f"spectral distance {result.best_loss:.4f}, at step {result.best_step:,}",
+        f"vocoder  {result.vocoder}",
+        f"listen   {shlex.join(['python', 'synthesize.py', '--vocoder', f'light:{out}'])}",
+    ]
 
 
 if __name__ == "__main__":

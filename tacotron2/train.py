@@ -20,7 +20,6 @@ import argparse
 import os
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ from tqdm import tqdm
 
 from lightspeech.cli import (
     HelpFormatter,
-    add_device_option,
-    positive_float,
     positive_int,
     run,
     use_threads,
@@ -42,16 +39,16 @@ from lightspeech.dataset.folder import read_card, read_dataset
 from lightspeech.errors import InputError
 from lightspeech.parts import check_frozen
 from lightspeech.process_group import device_of, joined, wait_for_all
-from lightspeech.progress import format_time
 from lightspeech.ranks import Ranks
-from lightspeech.run_folder import Run, command_to_resume
+from lightspeech.run_folder import Run
+from lightspeech.settings import load_configuration
 from lightspeech.teacher.aligning import align
-from lightspeech.teacher.config import CONFIGS, TeacherConfig, load_teacher_config
+from lightspeech.teacher.config import CONFIGS, TeacherConfig
 from lightspeech.teacher.parts import PARTS
 from lightspeech.teacher.run import open_teacher_run
 from lightspeech.teacher.state import TeacherState
 from lightspeech.teacher.training import TeacherResult, TeacherTraining
-from lightspeech.training_loop import PRECISIONS
+from lightspeech.training_command import add_training_options, end, nothing_to_do, resumed_config
 from tacotron2.load import load_tacotron2
 from tacotron2.model import Tacotron2
 
@@ -64,30 +61,18 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m tacotron2.train", description=__doc__, formatter_class=HelpFormatter
     )
     add = parser.add_argument
-    unset: dict[str, Any] = {"default": None}
     add("dataset", metavar="DATASET", type=Path, help="folder with metadata.csv and wavs/")
     add("--out", metavar="RUN", type=Path, default=DEFAULT_RUN, help="folder of the run")
-    add("--config", metavar="NAME|FILE", **unset,
+    add("--config", metavar="NAME|FILE",
         help=f"{', '.join(CONFIGS)}, or a JSON file (default: small; with --from, the checkpoint's "
              "own layers)")
-    add("--from", metavar="CHECKPOINT", dest="origin", type=Path, **unset,
+    add("--from", metavar="CHECKPOINT", dest="origin", type=Path,
         help="begin with the weights of a checkpoint, in any layout that preprocess.py takes")
-    add("--freeze", metavar="PART", nargs="+", choices=list(PARTS), **unset,
+    add("--freeze", metavar="PART", nargs="+", choices=list(PARTS),
         help=f"with --from: parts that stay as they are, of {', '.join(PARTS)}")
-    add("--steps", metavar="N", type=positive_int, **unset,
-        help="optimiser steps in all (default: the configuration's)")
-    add("--frames-per-step", metavar="N", type=positive_int, **unset,
+    add("--frames-per-step", metavar="N", type=positive_int,
         help="frames a step, padding included; 86 make a second (default: the configuration's)")
-    add("--learning-rate", metavar="RATE", type=positive_float, **unset,
-        help="highest learning rate (default: the configuration's)")
-    add("--seed", metavar="N", type=int, **unset,
-        help="of initial weights, split, order and drop-out (default: the configuration's)")
-    add("--resume", action="store_true", help="go on with the run in --out")
-    add_device_option(parser)
-    add("--precision", choices=PRECISIONS, default="32-true",
-        help="bf16-mixed: products in bfloat16, which newer CPUs and GPUs take twice as fast")
-    add("--threads", metavar="N", type=positive_int, **unset,
-        help="CPU threads of each process (default: PyTorch's choice)")
+    add_training_options(parser)
     add("--jobs", metavar="N", type=positive_int, default=os.cpu_count() or 1,
         help="processes that prepare the recordings")
     add("--tensorboard", action="store_true",
@@ -108,16 +93,7 @@ def main() -> None:
     check_frozen(args.freeze or [], PARTS)
     with joined(ranks, device):
         result = train(args, ranks, device)
-    if result is None:
-        return
-    if result.teacher is None and result.stopped_by is None and ranks.rank == 0:
-        raise InputError(
-            "training is through and no validation was finite, so there is no teacher: start "
-            "another run with a lower --learning-rate"
-        )
-    tell(ranks, summary(result, args.out, ranks))
-    if result.stopped_by is not None:
-        sys.exit(128 + result.stopped_by)
+    end(result, "teacher", came_of(result), ["-m", "tacotron2.train"], ranks)
 
 
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> TeacherResult | None:
@@ -143,11 +119,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> Teach
         if place.note:
             training.notes.append(place.note)
         if training.step >= config.training.steps:
-            tell(
-                ranks,
-                f"the run in {args.out} has taken its {training.step:,} steps already; "
-                f"to train further: --resume --steps {2 * training.step}",
-            )
+            tell(ranks, nothing_to_do(args.out, training.step))
             return None
         tell(ranks, training.plan())
         return training.run()
@@ -225,31 +197,23 @@ def begin(
                 "--resume goes on with a run as it was begun: leave out --from, --freeze"
             )
         own = place.state.config
-        base = load_teacher_config(args.config) if args.config else own
-        wanted = base.override(**given | {"steps": own.training.steps})
-        differences = wanted.differences(own)
-        if differences:
-            raise InputError(
-                "--resume goes on with the run's own settings, of which only --steps may change, "
-                f"but this asks for {'; '.join(differences)}: leave that out, or start another "
-                "run with --out"
-            )
-        config = own.override(steps=args.steps)
+        base = own
+        if args.config:
+            layers = {"model": own.model} if place.state.origin else {}
+            base = load_configuration(args.config, CONFIGS, **layers)
+        config = resumed_config(own, base.override(**given), args.steps)
         return Tacotron2(config.model), config, place.state.origin
-    config = load_teacher_config(args.config or "small").override(**given)
+    name = args.config or "small"
     if args.origin is None:
+        config = load_configuration(name, CONFIGS).override(**given)
         torch.manual_seed(config.training.seed)
         return Tacotron2(config.model), config, {}
     model = load_tacotron2(args.origin)
     model.requires_grad_(True)
-    if args.config and model.config != config.model:
-        raise InputError(
-            f"{args.origin} has other layers than the configuration {config.name!r}: leave out "
-            "--config, or its model"
-        )
+    config = load_configuration(name, CONFIGS, model=model.config).override(**given)
     origin = {name: model.source[name] for name in ("name", "sha256")}
     frozen = sorted(args.freeze or [])
-    return model, replace(config, model=model.config), {**origin, "frozen": frozen}
+    return model, config, {**origin, "frozen": frozen}
 
 
 def provenance(dataset: Path) -> dict[str, Any]:
@@ -258,27 +222,17 @@ def provenance(dataset: Path) -> dict[str, Any]:
     return {} if card is None else {"dataset": card}
 
 
-def summary(result: TeacherResult, out: Path, ranks: Ranks) -> str:
-    """What came of it and what to do next, for people."""
-    done = "stopped" if result.stopped_by is not None else "finished"
-    lines = [f"{done} after step {result.step:,}, {format_time(result.seconds)} of training"]
-    if result.skipped:
-        lines.append(f"{result.skipped} steps were left out: their loss was not finite")
-    if result.teacher and result.best_score:
-        lines.append(
-            f"best at step {result.best_step:,}: loss {-result.best_score[1]:.4f}, at least "
-            f"{result.best_score[0]:.0%} of what it spoke freely can be used"
-        )
-        lines.append(f"teacher  {result.teacher}")
-        lines.append(
-            f"label    {shlex.join(['python', 'preprocess.py', '--teacher', str(result.teacher)])}"
-        )
-    else:
-        lines.append("no teacher yet: it comes with the first validation")
-    if result.stopped_by is not None:
-        again = command_to_resume(["-m", "tacotron2.train"], sys.argv[1:], ranks)
-        lines.append(f"go on    {shlex.join(again)}")
-    return "\n".join(lines)
+def came_of(result: TeacherResult | None) -> list[str]:
+    """What came out of a sitting and what to do with it, for people."""
+    if result is None or result.teacher is None or result.best_score is None:
+        return []
+    label = ["python", "preprocess.py", "--teacher", str(result.teacher)]
+    return [
+        f"best at step {result.best_step:,}: loss {-result.best_score[1]:.4f}, at least "
+        f"{result.best_score[0]:.0%} of what it spoke freely can be used",
+        f"teacher  {result.teacher}",
+        f"label    {shlex.join(label)}",
+    ]
 
 
 if __name__ == "__main__":

@@ -38,14 +38,22 @@ def test_the_part_voice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(voice.os, "cpu_count", lambda: 2)
     found = voice.bench_voice(Settings(repeats=1, threads=1))
     rows = {row.what: row for row in found.rows}
-    assert len(rows) == len(found.rows) == 2 * (4 + len(TEXTS) + 1)
+    assert len(rows) == len(found.rows) == 2 * (3 + 3 + 2 + 2 * (len(TEXTS) + 1))
     for threads in ("1 thread", "2 threads"):
-        student = next(r for w, r in rows.items() if w.startswith("student") and threads in w)
-        assert student.beside == "nn.GRU"
+        for name in ("student,", "student of the published layers"):
+            ours = [r for w, r in rows.items() if w.startswith(name) and f", {threads}," in w]
+            assert [r.what.rsplit(", ", 1)[1] for r in ours] == ["float32", "int8", "PyTorch"]
+            assert {r.beside for r in ours} == {"nn.GRU"}
+            assert [r.floor_seconds is None for r in ours] == [False, True, False]
+            for row in ours:
+                assert row.multiply_adds == ours[0].multiply_adds
+                assert row.speech_seconds == ours[0].speech_seconds
+        vocoders = [r for w, r in rows.items() if w.startswith("light") and f", {threads}," in w]
+        assert {r.beside for r in vocoders} == {"PyTorch"}
         (word,) = (
             r
             for w, r in rows.items()
-            if w.startswith("text to sound, a word") and w.endswith(threads)
+            if w.startswith("text to sound, a word") and w.endswith(f"{threads}, float32")
         )
         assert word.first_seconds is not None
         assert 0 < word.first_seconds <= word.seconds
@@ -53,7 +61,8 @@ def test_the_part_voice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         assert word.model_bytes > 5_000_000
         if word.memory is not None:
             assert word.memory.peak_bytes > 20e6
-    assert found.notes[0].startswith("files of the exported voice: 6.")
+    assert found.notes[0].startswith("files of the exported voice, float32: 6.")
+    assert found.notes[1].startswith("files of the exported voice, int8: 3.")
 
 
 def test_without_the_packages_there_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ def set_layer(**changes: Any) -> Callable[[dict[str, Any], dict[str, Tensor]], N
         (set_layer(embedding_size=16384), "does not fit its own configuration: embedding.weight"),
         (set_layer(embedding_size=-1), "embedding_size must be"),
         (set_layer(embedding_size=8.0), "embedding_size must be"),
-        (set_layer(exec="x"), "unknown field model.exec"),
+        (set_layer(exec="x"), "has unknown settings: model.exec"),
         (lambda f, t: t.pop("output.bias"), r"output.bias is missing, expected \(80,\)"),
         (lambda f, t: t.update(more=torch.ones(1)), r"more is \(1,\), expected no such tensor"),
         (lambda f, t: t["output.bias"].fill_(float("nan")), "weights that are not finite"),

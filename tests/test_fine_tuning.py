@@ -136,7 +136,7 @@ def test_a_voice_of_other_layers_with_a_named_configuration(here: Path, call: An
     # the same words go on
     status, _, err = call("--config", "quick", "--out", "run", "--resume", "--steps", "3")
     assert status == 1  # the batch size is missing
-    assert "for training.batch_size: 16, not 3" in err
+    assert "for training.batch_size 16, not 3" in err
     options = ("--steps", "3", "--batch-size", "3")
     assert call("--config", "quick", "--out", "run", "--resume", *options)[0] == 0
 
@@ -155,8 +155,8 @@ def test_a_voice_of_other_layers_with_a_named_configuration(here: Path, call: An
         (["--from", "voice", "--freeze", *PARTS], "names every part, so that nothing would learn"),
         (
             ["--from", "voice", "--config", "wide.json"],
-            "wide.json has other layers than the voice (model.decoder_size: 64, not 8): take out "
-            "its model, and the voice's is kept",
+            "wide.json differs from what to begin with (model.decoder_size 64, not 8): take its "
+            "model out, and that is kept",
         ),
         (["--out", "voice", "--resume", "--from", "voice"], "leave out --from, --freeze"),
         (["--out", "voice", "--resume", "--freeze", "encoder"], "leave out --from, --freeze"),

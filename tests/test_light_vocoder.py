@@ -214,12 +214,12 @@ def facts_of(**changes: Any) -> dict[str, Any]:
         ({"audio": {**AUDIO_FACTS, "hop_length": 200}}, "hop_length is 200, expected 256"),
         ({"network": {"size": 8, "hidden_size": 12, "blocks": 3}}, "blocks.2.* is missing"),
         ({"network": {"size": 9, "hidden_size": 12, "blocks": 2}}, "does not fit its own config"),
-        ({"network": {"size": 10**9}}, "size 1000000000, expected 1 to 4096"),
-        ({"network": {"size": True}}, "size True"),
-        ({"network": {"softest": 2}}, "softest 2, expected 0 to 1"),
-        ({"network": {"softest": float("nan")}}, "softest nan"),
-        ({"network": {"width": 8}}, "expected an object with blocks, hidden_size, size, soft"),
-        ({"network": None}, "expected an object with"),
+        ({"network": {"size": 10**9}}, "size must be a whole number, 1 to 4096, not 10000"),
+        ({"network": {"size": True}}, "size must be a whole number, 1 to 4096, not True"),
+        ({"network": {"softest": 2}}, "softest must be a number from 0 to 1, not 2"),
+        ({"network": {"softest": float("nan")}}, "softest must be a number from 0 to 1, not nan"),
+        ({"network": {"width": 8}}, "has unknown settings: width"),
+        ({"network": None}, "expected a JSON object, not None"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

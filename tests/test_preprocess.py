@@ -265,7 +265,7 @@ def test_labels_without_drop_out(run: Callable[..., tuple[int, str, str]], tmp_p
         assert torch.equal(ours.mel, theirs.mel)  # nothing was drawn
     status, _, err = run(limit=3, prenet_dropout=1.5)
     assert status == 1
-    assert "prenet_dropout must be 0 or more, below 1, not 1.5" in err
+    assert "prenet_dropout must be a number of at least 0 and below 1, not 1.5" in err
 
 
 def test_labels_from_recordings(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

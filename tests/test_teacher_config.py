@@ -12,12 +12,12 @@ import pytest
 
 from lightspeech.errors import InputError
 from lightspeech.files import write_json
+from lightspeech.settings import load_configuration
 from lightspeech.teacher.config import (
     CONFIGS,
     SMALL,
     TeacherConfig,
     TeacherTrainingConfig,
-    load_teacher_config,
 )
 from tacotron2 import Tacotron2, Tacotron2Config
 from tests.tiny_dataset import MODEL, tiny_config
@@ -64,8 +64,9 @@ def test_all_problems_are_told_at_once() -> None:
         TeacherTrainingConfig(steps=0, decay="linear", clip_norm=0, ema_decay=1.0, seed=-3)
     assert str(caught.value) == (
         "teacher training configuration: steps must be a whole number of at least 1, not 0; "
-        "decay must be one of cosine, exponential, not 'linear'; clip_norm must be above 0; "
-        "ema_decay must be below 1, not 1.0; seed must be a whole number of at least 0, not -3"
+        "decay must be one of cosine, exponential, not 'linear'; clip_norm must be a number "
+        "above 0, and finite, not 0; ema_decay must be a number of at least 0 and below 1, not "
+        "1.0; seed must be a whole number of at least 0, not -3"
     )
 
 
@@ -78,7 +79,7 @@ def test_a_batch_has_room_for_the_longest_utterance() -> None:
 @pytest.mark.parametrize("config", [*CONFIGS.values(), tiny_config(decay="exponential", seed=9)])
 def test_json_and_back(config: TeacherConfig, tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", config.as_dict())
-    assert load_teacher_config(str(tmp_path / "config.json")) == config
+    assert load_configuration(tmp_path / "config.json", CONFIGS) == config
     again = TeacherConfig.from_dict(json.loads(json.dumps(config.as_dict())), "here")
     assert again == config
     assert again.differences(config) == []
@@ -87,23 +88,23 @@ def test_json_and_back(config: TeacherConfig, tmp_path: Path) -> None:
 def test_what_a_file_leaves_out_is_the_published_ones(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text('{"training": {"steps": 7}, "model": {"prenet_dim": 8}}', encoding="utf-8")
-    assert load_teacher_config(str(path)) == TeacherConfig(
+    assert load_configuration(path, CONFIGS) == TeacherConfig(
         "mine", Tacotron2Config(prenet_dim=8), TeacherTrainingConfig(steps=7)
     )
-    assert load_teacher_config("published") == TeacherConfig()
-    assert load_teacher_config("published").model == Tacotron2Config()
+    assert load_configuration("published", CONFIGS) == TeacherConfig()
+    assert load_configuration("published", CONFIGS).model == Tacotron2Config()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "holds no teacher configuration: expected a JSON object"),
-        (None, "holds no teacher configuration"),
+        ([], "holds no configuration: expected a JSON object with name, model and training"),
+        (None, "holds no configuration"),
         ({"model": 3}, "model must be an object, not 3"),
         ({"training": []}, r"training must be an object, not \[\]"),
         (
             {"modle": {}, "model": {"width": 3}, "training": {"batch_size": 2, "batches": 1}},
-            "unknown settings: modle, model.width, training.batch_size, training.batches$",
+            "unknown settings: model.width, modle, training.batch_size, training.batches$",
         ),
         ({"training": {"steps": "many"}}, "steps must be a whole number of at least 1, not 'many'"),
         ({"model": {"prenet_dim": 0}}, "prenet_dim must be a whole number of at least 1, not 0"),
@@ -113,7 +114,7 @@ def test_a_file_that_does_not_fit(tmp_path: Path, content: Any, message: str) ->
     path = tmp_path / "mine.json"
     write_json(path, content)
     with pytest.raises(InputError, match=message) as caught:
-        load_teacher_config(str(path))
+        load_configuration(path, CONFIGS)
     assert str(path) in str(caught.value)
 
 
@@ -121,15 +122,15 @@ def test_a_file_that_does_not_fit(tmp_path: Path, content: Any, message: str) ->
 def test_a_number_without_measure_is_refused_like_any_other(tmp_path: Path, field: str) -> None:
     path = tmp_path / "mine.json"
     path.write_text(f'{{"training": {{"{field}": 1{"0" * 400}}}}}', encoding="utf-8")
-    with pytest.raises(InputError, match=f"{field} must be a number"):
-        load_teacher_config(str(path))
+    with pytest.raises(InputError, match=f"{field} must be a number above 0, and finite"):
+        load_configuration(path, CONFIGS)
 
 
 def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no configuration 'smal': expected published, small, or"):
-        load_teacher_config("smal")
-    with pytest.raises(InputError, match="no teacher configuration at"):
-        load_teacher_config(str(tmp_path / "none.json"))
+    with pytest.raises(InputError, match="no configuration 'smal': expected one of published, s"):
+        load_configuration("smal", CONFIGS)
+    with pytest.raises(InputError, match=r"no configuration .*none\.json"):
+        load_configuration(tmp_path / "none.json", CONFIGS)
 
 
 def test_overriding_leaves_the_rest() -> None:

@@ -23,8 +23,9 @@ from lightspeech.dataset.folder import write_card
 from lightspeech.files import write_json
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import read_history
+from lightspeech.settings import load_configuration
 from lightspeech.teacher import aligning, curves
-from lightspeech.teacher.config import CONFIGS, load_teacher_config
+from lightspeech.teacher.config import CONFIGS
 from lightspeech.teacher.run import open_teacher_run
 from lightspeech.teacher.state import load_teacher_state
 from lightspeech.teacher.training import TeacherTraining
@@ -143,7 +144,7 @@ def test_the_first_time_recordings_are_prepared(here: Path, call: Any) -> None:
 def test_options_change_the_configuration(here: Path, call: Any) -> None:
     options = ("--steps", "2", "--frames-per-step", "150", "--learning-rate", "0.02", "--seed", "8")
     assert call("data", "--config", "tiny.json", *options, "--threads", "1")[0] == 0
-    config = load_teacher_config("runs/teacher/config.json")
+    config = load_configuration("runs/teacher/config.json", CONFIGS)
     expected = {"steps": 2, "frames_per_step": 150, "learning_rate": 0.02, "seed": 8}
     assert {name: vars(config.training)[name] for name in expected} == expected
     assert read_history(Path("runs/teacher"))[1]["learning_rate"] == 0.02
@@ -174,7 +175,7 @@ def test_a_lower_learning_rate_does_not_rise_again(here: Path, call: Any) -> Non
         (["empty"], "error: no metadata.csv in empty; expected LJSpeech's layout"),
         (["broken"], "broken/wavs/u03.wav"),
         (["one"], "1 of 1 utterances have at most 120 frames"),
-        (["data", "--config", "smal"], "no configuration 'smal': expected published, small, or"),
+        (["data", "--config", "smal"], "no configuration 'smal': expected one of published, s"),
         (["data", "--config", "wrong.json"], "unknown settings: training.batchsize"),
         (["data", "--resume"], "nothing to resume in runs/teacher: leave out --resume to start"),
         (["data", "--out", "file"], "file is a file, expected a folder"),
@@ -185,8 +186,8 @@ def test_a_lower_learning_rate_does_not_rise_again(here: Path, call: Any) -> Non
         (["data", "--from", "tiny.json"], "tiny.json"),
         (["data", "--from", "old/last.safetensors"], "last.safetensors"),
         (
-            ["data", "--from", "mini.pt", "--config", "small"],
-            "mini.pt has other layers than the configuration 'small': leave out --config",
+            ["data", "--from", "mini.pt", "--config", "layers.json"],
+            "layers.json differs from what to begin with (model.",
         ),
         (
             ["data", "--from", "mini.pt", "--freeze", "embedding", "encoder", "attention",
@@ -210,6 +211,7 @@ def test_bad_input_is_one_line(here: Path, call: Any, arguments: list[str], mess
     Path("file").touch()
     Path("empty").mkdir()
     write_json("wrong.json", {"training": {"batchsize": 3}})
+    write_json("layers.json", {"model": {"prenet_dim": 3}})
     torch.save(draw_weights(MODEL), "mini.pt")
     if arguments[0] in ("broken", "one", "other"):
         make_dataset(Path(arguments[0]), {"broken": 5, "one": 1, "other": 6}[arguments[0]])
@@ -294,7 +296,7 @@ def test_fine_tuning_takes_the_layers_of_the_checkpoint(here: Path, call: Any) -
     options = ("--from", "theirs.pt", "--steps", "1", "--frames-per-step", "1000")
     status, _, err = call("data", *options)  # the training of `small`
     assert status == 0, err
-    config = load_teacher_config("runs/teacher/config.json")
+    config = load_configuration("runs/teacher/config.json", CONFIGS)
     assert config.model == MODEL
     assert config.training.guide_hold == CONFIGS["small"].training.guide_hold
     assert config.training.utterances_per_step == CONFIGS["small"].training.utterances_per_step

@@ -122,7 +122,7 @@ def test_options_change_the_configuration(here: Path, call: Any) -> None:
     [
         (["--store", "nowhere"], "error: no label store at nowhere"),
         (["--config", "quik"], "no configuration 'quik': expected one of lightspeech-hq, lightsp"),
-        (["--config", "wrong.json"], "unknown field training.batchsize"),
+        (["--config", "wrong.json"], "unknown settings: training.batchsize"),
         (["--config", "broken.json"], "broken.json is not a readable configuration"),
         (["--resume"], "nothing to resume in runs/lightspeech: leave out --resume to start"),
         (["--out", "file"], "file is a file, expected a folder"),
@@ -134,7 +134,7 @@ def test_options_change_the_configuration(here: Path, call: Any) -> None:
         ),
         (
             ["--out", "old", "--resume", "--batch-size", "9"],
-            "for training.batch_size: 9, not 4",
+            "for training.batch_size 9, not 4",
         ),
         (["--out", "old", "--resume", "--config", "quick"], "of which only --steps may change"),
         (["--out", "old", "--resume", "--store", "other"], "was started on another label store"),

@@ -27,10 +27,11 @@ from lightspeech.errors import InputError
 from lightspeech.interrupt import StopRequest
 from lightspeech.losses import DistillationLoss, Losses
 from lightspeech.progress import TrainingProgress, format_time
-from lightspeech.run_folder import History, open_run, read_history, resumed_config
+from lightspeech.run_folder import History, open_run, read_history
 from lightspeech.schedule import learning_rate
 from lightspeech.store import LabelStore
 from lightspeech.training import Training, TrainingResult, check_trainable
+from lightspeech.training_command import resumed_config
 from lightspeech.training_loop import MOST_SKIPPED, PRECISIONS
 from lightspeech.training_state import load_state
 from tests.synthetic_store import make_store, tiny_config
@@ -229,8 +230,8 @@ def test_resuming_with_other_settings_names_them(store: LabelStore, tmp_path: Pa
     own = tiny_config()
     with pytest.raises(
         InputError,
-        match=r"only --steps may change, but this asks for training\.batch_size: 5, not 4; "
-        r"training\.seed: 7, not 1234: leave that out, or start another run with --out",
+        match=r"only --steps may change, but this asks for training\.batch_size 5, not 4; "
+        r"training\.seed 7, not 1234: leave that out, or start another run with --out",
     ):
         resumed_config(own, own.override(batch_size=5, seed=7), None)
     assert resumed_config(own, own.override(steps=99), None) == own

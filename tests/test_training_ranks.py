@@ -22,9 +22,10 @@ from lightspeech.errors import InputError
 from lightspeech.files import write_json
 from lightspeech.process_group import add_up, device_of, highest, joined, take_from_first
 from lightspeech.ranks import Ranks
-from lightspeech.run_folder import command_to_resume, open_run, read_history
+from lightspeech.run_folder import open_run, read_history
 from lightspeech.store import LabelStore
 from lightspeech.training import Training
+from lightspeech.training_command import command_to_resume
 from lightspeech.training_state import load_state
 from tests.conftest import ROOT
 from tests.synthetic_store import make_store, tiny_config

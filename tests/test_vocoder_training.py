@@ -28,13 +28,13 @@ from lightspeech.ranks import Ranks
 from lightspeech.run_folder import open_run, read_history
 from lightspeech.schedule import learning_rate
 from lightspeech.sealed import Sealed
+from lightspeech.settings import load_configuration
 from lightspeech.vocoder_training import clips
 from lightspeech.vocoder_training.clips import ClipBatch, find_pairs, split, training_clips
 from lightspeech.vocoder_training.config import (
     CONFIGS,
     VocoderConfig,
     VocoderTrainingConfig,
-    load_config,
 )
 from lightspeech.vocoder_training.critics import PERIODS, RESOLUTIONS, Critics
 from lightspeech.vocoder_training.objective import (
@@ -46,6 +46,7 @@ from lightspeech.vocoder_training.training import VocoderTraining, load_vocoder_
 from lightspeech.vocoders import load_vocoder
 from lightspeech.vocoders.light import load_light
 from lightspeech.vocoders.light_network import LightConfig
+from tests import waveglow_recipe
 from tests.conftest import ROOT
 from tests.synthetic_store import make_store
 
@@ -286,6 +287,17 @@ def test_it_learns(wavs: Path, tmp_path: Path) -> None:
     assert wav.shape == (2560,)
 
 
+def test_what_it_leaves_out_when_it_speaks_is_no_error(wavs: Path, tmp_path: Path) -> None:
+    losses = []
+    for softest in (0.0, 1.0):
+        config = replace(TINY, network=replace(TINY.network, softest=softest))
+        losses.append(train(tmp_path / str(softest), wavs, config).best_loss)
+    assert losses[0] == losses[1]
+    speaking = [load_light(tmp_path / str(softest)) for softest in (0.0, 1.0)]
+    heard = [vocoder(batch_of().mel[0]).square().mean() for vocoder in speaking]
+    assert heard[1] < 0.9 * heard[0]
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not(wavs: Path, tmp_path: Path) -> None:
     # A rate that decays would be another for another length.
     constant = replace(SETTINGS, final_learning_rate=SETTINGS.learning_rate, critic_start=0.0)
@@ -354,35 +366,47 @@ def test_two_processes_train_as_one_does(wavs: Path, tmp_path: Path) -> None:
 
 def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
     write_json(tmp_path / "c.json", TINY.as_dict())
-    assert load_config(tmp_path / "c.json") == TINY
-    assert load_config("light") is CONFIGS["light"]
+    assert load_configuration(tmp_path / "c.json", CONFIGS) == TINY
+    assert load_configuration("light", CONFIGS) == CONFIGS["light"]
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ([], "expected a JSON object"),
-        ({"model": {}}, "expected a JSON object with name, network and training"),
-        ({"training": {"stepz": 1}}, "no such settings of a training: stepz"),
-        ({"training": []}, "no such settings"),
-        ({"training": {"steps": 0}}, "steps 0: expected a whole number above 0"),
-        ({"training": {"steps": 1.5}}, "steps 1.5"),
-        ({"training": {"learning_rate": -1}}, "learning_rate -1: expected a number above 0"),
-        ({"training": {"learning_rate": float("nan")}}, "learning_rate nan"),
-        ({"training": {"ema_decay": 1}}, "ema_decay 1 would never learn"),
-        ({"training": {"mels_share": 1.1}}, "mels_share 1.1: expected a number from 0 to 1"),
-        ({"network": {"blocks": 0}}, "blocks 0"),
+        ({"model": {}}, "has unknown settings: model"),
+        ({"training": {"stepz": 1}}, "has unknown settings: training.stepz"),
+        ({"training": []}, "training must be an object"),
+        (
+            {"training": {"steps": 0}},
+            "vocoder training configuration: steps must be .* at least 1, not 0",
+        ),
+        ({"training": {"steps": 1.5}}, "steps must be a whole number of at least 1, not 1.5"),
+        (
+            {"training": {"learning_rate": -1}},
+            "learning_rate must be a number above 0, .* not -1",
+        ),
+        ({"training": {"learning_rate": float("nan")}}, "learning_rate must be .* not nan"),
+        ({"training": {"ema_decay": 1}}, "ema_decay must be a number of at least 0 and below 1"),
+        (
+            {"training": {"mels_share": 1.1}},
+            "mels_share must be a number from 0 to 1",
+        ),
+        (
+            {"network": {"blocks": 0}},
+            "light vocoder: blocks must be .* 1 to 4096, not 0",
+        ),
     ],
 )
 def test_configurations_that_make_no_sense(tmp_path: Path, values: Any, message: str) -> None:
     (tmp_path / "c.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=message):
-        load_config(tmp_path / "c.json")
+        load_configuration(tmp_path / "c.json", CONFIGS)
 
 
 def test_no_such_configuration() -> None:
     with pytest.raises(InputError, match="expected one of light, quick, or a JSON file"):
-        load_config("heavy")
+        load_configuration("heavy", CONFIGS)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -433,6 +457,7 @@ def test_the_command(command: Callable[..., tuple[int, str, str]], wavs: Path) -
     status, out, err = command(train_vocoder.main, *given, "--resume", "--batch-size", 9)
     assert status == 1
     assert "of which only --steps may change" in err
+    assert "training.batch_size 9, not" in err
     status, out, err = command(train_vocoder.main, *given, "--resume", "--steps", 6)
     assert status == 0, err
     assert "going on after step 4" in out
@@ -441,10 +466,18 @@ def test_the_command(command: Callable[..., tuple[int, str, str]], wavs: Path) -
     assert "leave out --from" in err
     status, out, err = command(
         train_vocoder.main, *given, "--from", "runs/vocoder", "--out", "runs/second", "--steps", 2,
-        "--config", "tiny.json",
+        "--config", "tiny.json", "--learning-rate", 4 * SETTINGS.learning_rate,
     )  # fmt: skip
     assert status == 0, err
     assert "from      tiny" in out
+    rates = load_vocoder_state(Path("runs/second"))[0].config.training
+    assert rates.final_learning_rate == pytest.approx(4 * SETTINGS.final_learning_rate)
+    write_json(Path("wide.json"), {"network": {"size": 16}})
+    again = ("--from", "runs/vocoder", "--out", "runs/third", "--config", "wide.json")
+    status, out, err = command(train_vocoder.main, *given, *again)
+    assert status == 1
+    assert "wide.json differs from what to begin with (network.size 16, not 8" in err
+    assert not Path("runs/third").exists()
 
 
 def test_pairs_of_a_student(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
@@ -477,6 +510,24 @@ def test_pairs_of_a_vocoder(command: Callable[..., tuple[int, str, str]], tmp_pa
     assert "1 pairs made in pairs, 1 were there" in err
     found, _ = find_pairs([Path("pairs")], Path("pairs"))
     assert [recording.mel is not None for recording in found] == [True, True]
+
+
+def test_a_vocoder_learns_from_waveglow(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    make_store(tmp_path / "store")
+    torch.save({"state_dict": waveglow_recipe.draw_weights(waveglow_recipe.SMALL)}, "wg.pt")
+    given = ("--store", "store", "--out", "pairs", "--vocoder", "waveglow:wg.pt")
+    status, _, err = command(vocoder_pairs.main, *given)
+    assert status == 0, err
+    write_json(Path("tiny.json"), TINY.as_dict())
+    given = ("--wavs", "pairs", "--mels", "pairs", "--config", "tiny.json", "--steps", 2)
+    status, out, err = command(train_vocoder.main, *given)
+    assert status == 0, err
+    assert "with mels of another maker" in out
+    vocoder = load_light("runs/vocoder")
+    assert vocoder.facts["step"] == 2
+    assert vocoder.knows(None) is False
 
 
 def test_pairs_that_cannot_be_made(

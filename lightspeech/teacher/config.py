@@ -3,131 +3,102 @@
 from __future__ import annotations
 
 import math
-import sys
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 from lightspeech.errors import InputError
-from lightspeech.files import read_json
+from lightspeech.settings import Configuration, check, choice, number, whole
 from tacotron2 import Tacotron2Config
-
-_CHOICES = {"decay": ("cosine", "exponential"), "guide": ("path", "diagonal")}
 
 
 @dataclass(frozen=True)
 class TeacherTrainingConfig:
     """How a teacher is trained; weights are of terms that are means over frames."""
 
-    steps: int = 100_000
+    steps: int = whole(100_000)
     """optimiser steps in all"""
-    frames_per_step: int = 32_000
+    frames_per_step: int = whole(32_000)
     """frames in a batch, padding included, over all processes (11.6 ms each)"""
-    utterances_per_step: int = 256
+    utterances_per_step: int = whole(256)
     """utterances in a batch, at most"""
-    longest_frames: int = 1_000
+    longest_frames: int = whole(1_000)
     """utterances with more frames are left out"""
-    short_steps: int = 0
+    short_steps: int = whole(0, least=0)
     """steps over which the longest utterances come in: at first none above `short_frames`"""
-    short_frames: int = 300
+    short_frames: int = whole(300)
     """see `short_steps`"""
-    learning_rate: float = 1e-3
+    learning_rate: float = number(1e-3, above=0)
     """highest learning rate of Adam"""
-    final_learning_rate: float = 1e-5
+    final_learning_rate: float = number(1e-5, above=0)
     """learning rate of the last step"""
-    warmup_steps: int = 100
+    warmup_steps: int = whole(100, least=0)
     """steps of linear rise at the start"""
-    decay: str = "cosine"
+    decay: str = choice("cosine", "exponential")
     """how the rate falls after that: cosine or exponential"""
-    decay_start: int = 0
+    decay_start: int = whole(0, least=0)
     """step at which it begins to fall"""
-    weight_decay: float = 1e-6
+    weight_decay: float = number(1e-6)
     """of Adam"""
-    clip_norm: float = 1.0
+    clip_norm: float = number(1.0, above=0)
     """gradients are scaled down to this norm"""
-    ema_decay: float = 0.999
+    ema_decay: float = number(0.999, below=1)
     """of the average of the weights over the steps, which becomes the teacher"""
-    encoder_dropout: float = 0.5
+    encoder_dropout: float = number(0.5, below=1)
     """share of the outputs of the encoder's convolutions that is dropped"""
-    postnet_dropout: float = 0.5
+    postnet_dropout: float = number(0.5, below=1)
     """share of the outputs of the post-net's that is dropped"""
-    prenet_dropout: float = 0.5
+    prenet_dropout: float = number(0.5, below=1)
     """share of the pre-net's outputs that is dropped"""
-    frame_dropout: float = 0.0
+    frame_dropout: float = number(0.0, below=1)
     """share of the frames that the pre-net does not hear, and has to say without"""
-    led_frame_dropout: float = 0.0
+    led_frame_dropout: float = number(0.0, below=1)
     """the same while the attention is led, when only the text is left to say them from"""
-    mel_weight: float = 1.0
+    mel_weight: float = number(1.0)
     """of the squared error after the post-net"""
-    mel_before_postnet_weight: float = 1.0
+    mel_before_postnet_weight: float = number(1.0)
     """of the squared error before it"""
-    mel_absolute_weight: float = 1.0
+    mel_absolute_weight: float = number(1.0)
     """of the absolute error after it"""
-    gate_weight: float = 1.0
+    gate_weight: float = number(1.0)
     """of the gate's cross-entropy"""
-    gate_end_weight: float = 10.0
+    gate_end_weight: float = number(10.0)
     """ordinary frames that the last one counts for, in the gate's"""
-    guide: str = "path"
+    guide: str = choice("path", "diagonal")
     """what guides the attention: path, where a recording says which symbol, as an aligner finds it
     first; or diagonal, as if everybody spoke at a constant rate"""
-    guide_weight: float = 0.5
+    guide_weight: float = number(0.5)
     """of the guided attention, at first"""
-    guide_hold: int = 400
+    guide_hold: int = whole(400, least=0)
     """steps for which it stays so"""
-    guide_half_life: int = 300
+    guide_half_life: int = whole(300)
     """steps in which it then halves"""
-    guide_floor: float = 0.1
+    guide_floor: float = number(0.1)
     """what it falls to"""
-    guide_width: float = 0.3
+    guide_width: float = number(0.3, above=0)
     """how far from the diagonal the attention may look, as a share of the text"""
-    lead_hold: int = 300
+    lead_hold: int = whole(300, least=0)
     """steps for which the attention is led along the path altogether (with `guide` path)"""
-    lead_end: int = 800
+    lead_end: int = whole(800, least=0)
     """step from which it looks where it will; in between the lead is let go bit by bit"""
-    order_weight: float = 0.05
+    order_weight: float = number(0.05)
     """of the attention that does not read every symbol in order"""
-    validation_share: float = 0.005
+    validation_share: float = number(0.005, below=1)
     """utterances held out"""
-    validate_every: int = 500
+    validate_every: int = whole(500)
     """steps between validations"""
-    spoken: int = 32
+    spoken: int = whole(32, least=0)
     """held-out utterances that it speaks freely at each of them, at most"""
-    save_every: int = 100
+    save_every: int = whole(100)
     """steps between saves"""
-    seed: int = 0
+    seed: int = whole(0, least=0)
     """of the initial weights, the split, the order and drop-out"""
 
     def __post_init__(self) -> None:
-        problems = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in _CHOICES:
-                if value not in _CHOICES[f.name]:
-                    expected = ", ".join(_CHOICES[f.name])
-                    problems.append(f"{f.name} must be one of {expected}, not {value!r}")
-            elif f.type == "int":
-                low = 0 if f.name in _MAY_BE_ZERO else 1
-                if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                    problems.append(
-                        f"{f.name} must be a whole number of at least {low}, not {value!r}"
-                    )
-            elif (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 <= value <= sys.float_info.max  # false of a NaN, too
-            ):
-                problems.append(f"{f.name} must be a number of at least 0, not {value!r}")
-            elif f.name in _BELOW_ONE and value >= 1:
-                problems.append(f"{f.name} must be below 1, not {value!r}")
-            elif f.name in _ABOVE_ZERO and value == 0:
-                problems.append(f"{f.name} must be above 0")
-        if not problems and self.longest_frames > self.frames_per_step:
-            problems.append(
-                f"longest_frames ({self.longest_frames}) must not exceed frames_per_step "
-                f"({self.frames_per_step})"
+        check(self, "teacher training configuration")
+        if self.longest_frames > self.frames_per_step:
+            raise InputError(
+                f"teacher training configuration: longest_frames ({self.longest_frames}) must not "
+                f"exceed frames_per_step ({self.frames_per_step})"
             )
-        if problems:
-            raise InputError("teacher training configuration: " + "; ".join(problems))
 
     def learning_rate_at(self, step: int) -> float:
         """The rate at `step` (0-based)."""
@@ -163,86 +134,13 @@ class TeacherTrainingConfig:
         return self.short_frames + rise
 
 
-_MAY_BE_ZERO = (
-    "short_steps",
-    "warmup_steps",
-    "decay_start",
-    "guide_hold",
-    "lead_hold",
-    "lead_end",
-    "seed",
-    "spoken",
-)
-_BELOW_ONE = (
-    "ema_decay",
-    "encoder_dropout",
-    "postnet_dropout",
-    "prenet_dropout",
-    "frame_dropout",
-    "led_frame_dropout",
-    "validation_share",
-)
-_ABOVE_ZERO = ("learning_rate", "final_learning_rate", "clip_norm", "guide_width")
-
-
 @dataclass(frozen=True)
-class TeacherConfig:
+class TeacherConfig(Configuration):
     """A teacher's layers and its training."""
 
     name: str = "published"
     model: Tacotron2Config = field(default_factory=Tacotron2Config)
     training: TeacherTrainingConfig = field(default_factory=TeacherTrainingConfig)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: Any, where: str) -> TeacherConfig:
-        """The inverse of `as_dict`; InputError names what does not fit."""
-        if not isinstance(values, dict):
-            raise InputError(f"{where} holds no teacher configuration: expected a JSON object")
-        unknown = sorted(values.keys() - {"name", "model", "training"})
-        parts: dict[str, Any] = {}
-        for part, kind in (("model", Tacotron2Config), ("training", TeacherTrainingConfig)):
-            given = values.get(part, {})
-            if not isinstance(given, dict):
-                raise InputError(f"{where}: {part} must be an object, not {given!r}")
-            unknown += sorted(f"{part}.{n}" for n in given.keys() - {f.name for f in fields(kind)})
-            parts[part] = given
-        if unknown:
-            raise InputError(f"{where} has unknown settings: {', '.join(unknown)}")
-        try:
-            return TeacherConfig(
-                name=str(values.get("name", Path(where).stem)),
-                model=Tacotron2Config(**parts["model"]),
-                training=TeacherTrainingConfig(**parts["training"]),
-            )
-        except ValueError as e:
-            raise InputError(f"{where}: {e}") from e
-
-    def override(self, **training: Any) -> TeacherConfig:
-        """The same with those settings of its training that are not None replaced.
-
-        A new learning rate keeps the shape of the schedule: the last one changes in proportion.
-        """
-        given = {name: value for name, value in training.items() if value is not None}
-        if "learning_rate" in given and "final_learning_rate" not in given:
-            ratio = given["learning_rate"] / self.training.learning_rate
-            given["final_learning_rate"] = self.training.final_learning_rate * ratio
-        return replace(self, training=replace(self.training, **given))
-
-    def differences(self, other: TeacherConfig) -> list[str]:
-        """`name: ours, not theirs` for each setting that differs."""
-        found = []
-        for part in ("model", "training"):
-            ours, theirs = asdict(getattr(self, part)), asdict(getattr(other, part))
-            found += [
-                f"{part}.{name} {ours[name]!r}, not {theirs[name]!r}"
-                for name in ours
-                if ours[name] != theirs[name]
-            ]
-        return found
 
 
 SMALL = Tacotron2Config(
@@ -283,14 +181,3 @@ CONFIGS = {
         ),
     ),
 }
-
-
-def load_teacher_config(name: str) -> TeacherConfig:
-    """A configuration of CONFIGS, or one from a JSON file (what it leaves out is `published`'s)."""
-    if name in CONFIGS:
-        return CONFIGS[name]
-    if not name.endswith(".json"):
-        raise InputError(
-            f"no configuration {name!r}: expected {', '.join(CONFIGS)}, or a .json file"
-        )
-    return TeacherConfig.from_dict(read_json(name, "teacher configuration"), name)

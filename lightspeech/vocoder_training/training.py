@@ -240,11 +240,13 @@ class VocoderTraining(TrainingLoop[ClipBatch]):
     def _judge(self) -> dict[str, float | None]:
         """Spectral distances of held-out recordings; keeps the vocoder if it is the best."""
         network, distance = self.objective.network, self.objective.distance
+        network.train()  # with what it leaves out when it speaks (`softest`), which nobody learned
         total = 0.0
         for recording in self.held_out:
             mel, wav = whole(recording)
             made = network(mel[None].to(self.fabric.device))
             total += distance(made, wav[None].to(self.fabric.device)).item()
+        network.eval()
         loss = total / len(self.held_out)
         critics_came = self.best_step is not None and (
             self.best_step <= self._critics_begin < self.step

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 
 from lightspeech.audio import AUDIO_FACTS, HOP_LENGTH, check_audio_facts
-from lightspeech.checkpoint import FORMAT_VERSION, code_version, encode_file, read_file
+from lightspeech.checkpoint import (
+    FORMAT_VERSION,
+    code_version,
+    encode_file,
+    read_file,
+    with_weights,
+)
 from lightspeech.errors import InputError
 from lightspeech.files import sha256, write_bytes, write_json
+from lightspeech.settings import settings_from
 from lightspeech.vocoders.chunks import windows
 from lightspeech.vocoders.light_network import (
     FRAMES_BEFORE,
@@ -102,21 +109,8 @@ def load_light(path: str | Path = PRETRAINED, device: str | torch.device = "cpu"
         path = file
     facts, tensors = read_file(path, KIND)
     check_audio_facts(facts.get("audio"), str(path))
-    with torch.device("meta"):  # shapes only: nothing is allocated for what a file merely claims
-        network = LightNetwork(LightConfig.from_dict(facts.get("network"), str(path)))
-    shaped = network.state_dict()
-    for name in sorted(shaped.keys() | tensors.keys()):
-        expected, found = shaped.get(name), tensors.get(name)
-        if expected is None or found is None or expected.shape != found.shape:
-            shapes = [None if t is None else tuple(t.shape) for t in (found, expected)]
-            raise InputError(
-                f"{path} does not fit its own configuration: {name} is {shapes[0] or 'missing'}, "
-                f"expected {shapes[1] or 'no such tensor'}"
-            )
-        if not bool(found.isfinite().all()):
-            raise InputError(f"{path} has weights that are not finite: train it again")
-    network = LightNetwork(network.config)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    config = settings_from(LightConfig, facts.get("network"), str(path))
+    network = with_weights(lambda: LightNetwork(config), tensors, path)
     source = {"path": str(path), "name": facts.get("name") or path.stem, "sha256": sha256(path)}
     return LightVocoder(network.requires_grad_(False).to(device), source, facts)
 

@@ -19,8 +19,8 @@ left to learn, how the vocal tract colours them, is a matter of the frames at ha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from lightspeech.audio import FFT_SIZE, FRAME_SECONDS, HOP_LENGTH, N_MELS, SAMPLE_RATE
 from lightspeech.convnext import KERNEL_SIZE, Block
-from lightspeech.errors import InputError
+from lightspeech.settings import check, number, whole
 
 BINS = FFT_SIZE // 2 + 1
 """of a frame's spectrum, 513"""
@@ -49,30 +49,17 @@ LOWEST_PITCH, HIGHEST_PITCH = 60.0, 450.0
 class LightConfig:
     """Sizes of the network; by default 1.45 M parameters."""
 
-    size: int = 192
+    size: int = whole(192, most=4096)
     """C, channels of a frame"""
-    hidden_size: int = 480
+    hidden_size: int = whole(480, most=4096)
     """channels within a block"""
-    blocks: int = 6
-    softest: float = 0.05
+    blocks: int = whole(6, most=4096)
+    softest: float = number(0.05, most=1)
     """magnitude below which a bin is silent when the vocoder speaks, though not while it learns:
     what is left there is mostly hiss, 74 dB below a sine of full scale"""
 
     def __post_init__(self) -> None:
-        for name in ("size", "hidden_size", "blocks"):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= 4096:
-                raise InputError(f"light vocoder: {name} {value!r}, expected 1 to 4096")
-        if type(self.softest) not in (int, float) or not 0 <= self.softest <= 1:
-            raise InputError(f"light vocoder: softest {self.softest!r}, expected 0 to 1")
-
-    @staticmethod
-    def from_dict(values: Any, where: str) -> LightConfig:
-        """The inverse of dataclasses.asdict; InputError, which names `where`, for anything else."""
-        known = {field.name for field in fields(LightConfig)}
-        if not isinstance(values, dict) or values.keys() - known:
-            raise InputError(f"{where}: expected an object with {', '.join(sorted(known))}")
-        return LightConfig(**values)
+        check(self, "light vocoder")
 
 
 class Anchor(NamedTuple):
