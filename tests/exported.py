@@ -58,7 +58,9 @@ def random_student(config: ModelConfig, seed: int = 0) -> LightSpeech:
 def random_network(config: LightConfig | None = None, seed: int = 0) -> LightNetwork:
     """A vocoder whose phases go around several times and whose loudest bins are held."""
     torch.manual_seed(seed)
-    network = LightNetwork(config or LightConfig(16, 24, 2, softest=0.1)).eval()
+    network = LightNetwork(
+        config or LightConfig(16, 24, 2, softest=0.1, softest_highest=0.3)
+    ).eval()
     shake(network, seed)
     with torch.no_grad():
         network.spectrum.weight.mul_(8.0)

@@ -392,6 +392,18 @@ def test_the_command_exports_the_bundled_voice(
     assert card["parameters"]["student"] == 1_738_641
 
 
+def test_a_vocoder_of_another_voice_is_pointed_out(run_in_process: Run, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = LightNetwork(LightConfig(size=16, hidden_size=24, blocks=2))
+    save_light(tmp_path, network, {"name": "tiny", "teachers": ["0" * 64]})
+    status, _, errors = run_in_process(
+        command.main, "export", PRETRAINED, "--vocoder", f"light:{tmp_path}", "--out",
+        tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0
+    assert errors.startswith("note: the vocoder light (tiny) has learned a voice of another")
+
+
 def test_only_the_light_vocoder_can_be_exported(run_in_process: Run, tmp_path: Path) -> None:
     status, _, errors = run_in_process(
         command.main, "export", PRETRAINED, "--vocoder", "griffin-lim", "--out", tmp_path / "out"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,11 @@ from lightspeech.vocoders.light import (
 from lightspeech.vocoders.light_network import (
     BINS,
     LOUDEST,
+    MASKING_BINS,
     Anchor,
     LightConfig,
     LightNetwork,
+    audible,
     nearest_harmonics,
     turns,
 )
@@ -88,17 +91,35 @@ def test_bins_are_held_before_they_overflow() -> None:
 
 
 @torch.no_grad()
-def test_what_is_softer_than_the_softest_is_silent() -> None:
+def test_what_is_soft_or_masked_is_silent() -> None:
     network, mel = tiny_network().train(), some_mel(40)[None]
+    network.config = replace(TINY, softest=0.4, softest_highest=0.8, masked=0.6)
     loud = network.spectra(mel)
-    network.config = replace(TINY, softest=0.7)
-    assert torch.equal(network.spectra(mel).real, loud.real)  # not while it learns
-    gated = network.eval().spectra(mel)
-    magnitude = torch.hypot(loud.real, loud.imaginary)
-    silent = magnitude < 0.7
-    assert 0.1 < silent.float().mean() < 0.9
-    for part, whole in ((gated.real, loud.real), (gated.imaginary, loud.imaginary)):
-        assert torch.equal(part, whole.masked_fill(silent, 0.0))
+    network.config = replace(TINY, softest=0.0, softest_highest=0.0, masked=0.0)
+    everything = network.eval().spectra(mel)
+    assert torch.equal(everything.real, loud.real)  # not while it learns
+    network.config = replace(TINY, softest=0.4, softest_highest=0.8, masked=0.6)
+    gated = network.spectra(mel)
+    magnitude = torch.hypot(loud.real, loud.imaginary)[0]
+    softest = np.linspace(0.4, 0.8, BINS)
+    kinds = set()
+    for frame in range(0, 43, 3):
+        for k in range(BINS):
+            near = magnitude[frame, max(k - MASKING_BINS, 0) : k + MASKING_BINS + 1].max().item()
+            share = magnitude[frame, k].item() / max(softest[k], 0.6 * near)
+            expected = min(max(2 * share**2 - 1, 0.0), 1.0)
+            kinds.add((softest[k] > 0.6 * near, expected if expected in (0, 1) else 0.5))
+            for part, whole in ((gated.real, loud.real), (gated.imaginary, loud.imaginary)):
+                assert part[0, frame, k].item() == pytest.approx(
+                    expected * whole[0, frame, k].item(), abs=1e-4
+                )
+    # both limits, and what is silent, fades or is heard
+    assert len(kinds) == 6
+
+
+def test_silence_is_silent_without_a_limit() -> None:
+    kept = audible(torch.zeros(1, 2, BINS), replace(TINY, softest=0, softest_highest=0, masked=0))
+    assert kept.isfinite().all()
 
 
 @torch.no_grad()

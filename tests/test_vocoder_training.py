@@ -290,7 +290,7 @@ def test_it_learns(wavs: Path, tmp_path: Path) -> None:
 def test_what_it_leaves_out_when_it_speaks_is_no_error(wavs: Path, tmp_path: Path) -> None:
     losses = []
     for softest in (0.0, 1.0):
-        config = replace(TINY, network=replace(TINY.network, softest=softest))
+        config = replace(TINY, network=replace(TINY.network, softest_highest=softest))
         losses.append(train(tmp_path / str(softest), wavs, config).best_loss)
     assert losses[0] == losses[1]
     speaking = [load_light(tmp_path / str(softest)) for softest in (0.0, 1.0)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 
 from lightspeech import cli
@@ -15,7 +16,7 @@ from lightspeech.checkpoint import VOICE_FILE, find_voice, load_voice
 from lightspeech.errors import InputError
 from lightspeech.export.card import NO_LICENCE, PRECISIONS, Origin
 from lightspeech.files import sha256
-from lightspeech.synthesis import PRETRAINED, default_voice
+from lightspeech.synthesis import PRETRAINED, default_voice, teacher_digest
 from lightspeech.vocoders import light, load_vocoder
 
 RUNTIME = "lightspeech.runtime"
@@ -37,6 +38,13 @@ def main() -> None:
     licence = options.licence or default_licence(file, vocoder)
     origin = Origin(voice_name(file), licence, {**facts, "sha256": sha256(file)}, vocoder.source)
     print(f"voice: {origin.name} ({file}), vocoder: {vocoder.title}, licence: {licence}")
+    if vocoder.facts.get("teachers") and not vocoder.knows(teacher_digest(facts)):
+        print(
+            f"note: the vocoder {vocoder.title} has learned a voice of another teacher than this "
+            "one's: it sounds better through one of your own (python -m lightspeech.train_vocoder, "
+            "then --vocoder light:runs/vocoder)",
+            file=sys.stderr,
+        )
     for_piper = options.format == "piper"
     make = piper.piper_files if for_piper else folder.voice_files
     files = make(student, vocoder.network, origin, options.precision)

@@ -21,12 +21,17 @@ from lightspeech.vocoders.light_network import (
     FRAMES_AFTER,
     FRAMES_BEFORE,
     LOUDEST,
+    MASKING_BINS,
     MIDDLE,
+    SMALLEST_POWER,
     SPREAD,
+    LightConfig,
     LightNetwork,
 )
 
 QUARTER = FFT_SIZE // 4
+HALVES = ("even", "odd")
+"""of the bins"""
 
 
 def vocoder_nodes(graph: Graph, mel: Value, network: LightNetwork) -> Value:
@@ -45,19 +50,19 @@ def vocoder_nodes(graph: Graph, mel: Value, network: LightNetwork) -> Value:
     x = layer_norm(graph, x, network.last_norm)
     with graph.scope("voiced"):
         harmonics = Harmonics(graph, x, network)
-    sums = {}
-    softest = network.config.softest**2
-    for name, first in (("even", 0), ("odd", 1)):
+    parts = {}
+    for first in (0, 1):
         bins = np.arange(first, BINS, 2)
-        with graph.scope(name):
+        with graph.scope(HALVES[first]):
             magnitude, cos, sin = _bins(graph, x, bins, network)
             real, imaginary, free = harmonics.spectrum(bins, magnitude)
-            real, imaginary = real + free * cos, imaginary + free * sin
-            loud = graph.op("GreaterOrEqual", real * real + imaginary * imaginary, softest)
-            loud = loud.cast(np.float32)
-            parts = {"cos": real * loud, "sin": imaginary * loud}
-            for wave, part in parts.items():
-                sums[f"{wave} {name}"] = part @ _matrix(graph, wave, bins)
+            parts[first] = real + free * cos, imaginary + free * sin
+    sums = {}
+    for first, kept in enumerate(_audible(graph, parts, network.config)):
+        with graph.scope(HALVES[first]):
+            for wave, part in zip(("cos", "sin"), parts[first], strict=True):
+                matrix = _matrix(graph, wave, np.arange(first, BINS, 2))
+                sums[f"{wave} {HALVES[first]}"] = (kept * part) @ matrix
     with graph.scope("sound"):
         return _overlap(graph, sums, n_frames, network)
 
@@ -86,6 +91,32 @@ def _bins(
     magnitude = graph.op("Exp", linear(graph, "magnitude", x, layer.columns(bins)))
     phase = linear(graph, "phase", x, layer.columns(BINS + bins))
     return graph.op("Min", magnitude, LOUDEST), graph.op("Cos", phase), graph.op("Sin", phase)
+
+
+def _audible(
+    graph: Graph, parts: dict[int, tuple[Value, Value]], config: LightConfig
+) -> list[Value]:
+    """`light_network.audible` of even and odd bins: (T + 3, bins) of each.
+
+    Beside bin k stand the bins k - 4 to k + 4: five of its own half, and four of the other.
+    """
+    power = [real * real + imaginary * imaginary for real, imaginary in parts.values()]
+    softest = np.linspace(config.softest, config.softest_highest, BINS) ** 2
+
+    def loudest(half: int, bins: int, side: int) -> Value:
+        rows = graph.op("Unsqueeze", power[half], np.array([0], np.int64))  # (1, T + 3, bins)
+        pooled = graph.op("MaxPool", rows, kernel_shape=[bins], pads=[side, side])
+        return graph.op("Squeeze", pooled, np.array([0], np.int64))
+
+    found = []
+    for half in (0, 1):
+        own = loudest(half, MASKING_BINS + 1, MASKING_BINS // 2)
+        others = loudest(1 - half, MASKING_BINS, MASKING_BINS // 2 - half)
+        near = graph.op("Max", own, others) * config.masked**2
+        least = np.maximum(softest[half::2], SMALLEST_POWER)
+        limit = graph.op("Max", near, graph.weight(f"softest.{HALVES[half]}", least))
+        found.append(graph.op("Clip", 2.0 * power[half] / limit - 1.0, 0.0, 1.0))
+    return found
 
 
 def _matrix(graph: Graph, wave: str, bins: np.ndarray) -> Value:

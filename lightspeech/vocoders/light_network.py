@@ -43,6 +43,10 @@ MIDDLE, SPREAD = -5.0, 2.0
 """about the mean and the deviation of log-mels of speech, by which the network scales them"""
 LOWEST_PITCH, HIGHEST_PITCH = 60.0, 450.0
 """Hz"""
+SMALLEST_POWER = 1e-20
+"""limit of what is heard where the configuration has none"""
+MASKING_BINS = 4
+"""on either side, 86 Hz"""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,13 @@ class LightConfig:
     """channels within a block"""
     blocks: int = whole(6, most=4096)
     softest: float = number(0.05, most=1)
-    """magnitude below which a bin is silent when the vocoder speaks, though not while it learns:
-    what is left there is mostly hiss, 74 dB below a sine of full scale"""
+    """magnitude below which a bin is silent when the vocoder speaks, though not while it learns, at
+    0 Hz: what is left there is mostly hiss, 74 dB below a sine of full scale"""
+    softest_highest: float = number(0.13, most=1)
+    """the same at 11 kHz; in between it lies on a straight line"""
+    masked: float = number(0.2, most=1)
+    """share of the loudest bin within MASKING_BINS below which a bin is silent likewise: what is so
+    far below a harmonic beside it is hiss, or not heard"""
 
     def __post_init__(self) -> None:
         check(self, "light vocoder")
@@ -158,8 +167,8 @@ class LightNetwork(nn.Module):
             real = real + free * phase.cos()
             imaginary = imaginary + free * phase.sin()
             if not self.training:
-                silent = real.square() + imaginary.square() < self.config.softest**2
-                real, imaginary = real.masked_fill(silent, 0.0), imaginary.masked_fill(silent, 0.0)
+                kept = audible(real.square() + imaginary.square(), self.config)
+                real, imaginary = kept * real, kept * imaginary
         return Spectra(real, imaginary, said.float(), turned)
 
     def sound(self, real: Tensor, imaginary: Tensor) -> Tensor:
@@ -208,6 +217,21 @@ def nearest_harmonics(pitch: Tensor, turned: Tensor) -> tuple[Tensor, Tensor, Te
         weight = 0.5 + 0.5 * (away.clamp(max=2.0) * (math.pi / 2)).cos()
         weights.append(weight * (harmonic > 0))
     return phases[0], phases[1], weights[0], weights[1]
+
+
+def audible(power: Tensor, config: LightConfig) -> Tensor:
+    """How much of each bin is heard, 0 to 1.
+
+    A bin fades out between its limit and half its power, so that no last bit decides what is heard.
+
+    Args:
+        power: (B, T, BINS), squared magnitudes.
+        config: whose `softest`, `softest_highest` and `masked` are the limits.
+    """
+    softest = torch.linspace(config.softest, config.softest_highest, BINS, device=power.device)
+    loudest_near = F.max_pool1d(power, 2 * MASKING_BINS + 1, 1, MASKING_BINS)
+    limit = torch.maximum(softest.square(), config.masked**2 * loudest_near)
+    return (2 * power / limit.clamp(min=SMALLEST_POWER) - 1).clamp(0, 1)
 
 
 def _between_bands() -> Tensor:
