@@ -431,6 +431,19 @@ def test_default_checkpoint(tmp_path: Path) -> None:
         default_checkpoint(tmp_path)
 
 
+def test_default_checkpoint_in_the_folder_that_it_came_in(tmp_path: Path) -> None:
+    for name in ("LJ_V2", "light"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "light" / "slt.safetensors").touch()  # another vocoder, without a configuration
+    (tmp_path / "LJ_V2" / "generator_v2").touch()
+    assert default_checkpoint(tmp_path) is None
+    (tmp_path / "LJ_V2" / "config.json").touch()
+    assert default_checkpoint(tmp_path) == tmp_path / "LJ_V2" / "generator_v2"
+    (tmp_path / "generator_v1").touch()
+    with pytest.raises(InputError, match=r": LJ_V2/generator_v2, generator_v1; keep one there"):
+        default_checkpoint(tmp_path)
+
+
 def refused(path: Path, message: str, error: type[ValueError] = CheckpointError) -> None:
     with pytest.raises(error, match=message) as caught:
         load_hifigan(path)

@@ -141,7 +141,7 @@ def load_hifigan(path: str | Path, device: str | torch.device = "cpu") -> HifiGa
 
 
 def default_checkpoint(folder: Path = PRETRAINED) -> Path | None:
-    """The generator in `folder`, or None if there is none.
+    """The generator in `folder`, or in a folder there that has a configuration; None without one.
 
     Generators are told by their names: `generator...` and `g_...`, as they are published and as
     training writes them, and `....safetensors`.
@@ -149,14 +149,16 @@ def default_checkpoint(folder: Path = PRETRAINED) -> Path | None:
     Raises:
         InputError: several; it names them.
     """
+    places = [folder, *(config.parent for config in folder.glob(f"*/{CONFIG_FILE}"))]
     found = sorted(
         path
-        for path in folder.glob("*")
+        for place in places
+        for path in place.glob("*")
         if path.is_file()
         and (path.name.startswith(("generator", "g_")) or path.suffix == ".safetensors")
     )
     if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+        names = ", ".join(str(path.relative_to(folder)) for path in found)
         raise InputError(
             f"several HiFi-GAN generators in {folder}: {names}; keep one there with its "
             f"{CONFIG_FILE}, or name the file to use"
