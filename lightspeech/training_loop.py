@@ -95,7 +95,7 @@ class TrainingLoop(ABC, Generic[BatchT]):
             InputError: a state of another module.
         """
         self.folder, self.module, self.ranks = folder, module, ranks
-        self._settings = settings
+        self._settings, self.precision = settings, precision
         self.adam = torch.optim.Adam(
             self._groups(),
             lr=settings.learning_rate,
@@ -135,11 +135,12 @@ class TrainingLoop(ABC, Generic[BatchT]):
         self.best_step = state.best_step
         self.skipped, self.skipped_in_a_row = state.skipped, state.skipped_in_a_row
         self.seconds = state.seconds
-        now = (self.ranks.count, torch.get_num_threads())
-        if (state.ranks, state.threads) != now:
+        now = _way(self.ranks.count, torch.get_num_threads(), self.precision)
+        before = _way(state.ranks, state.threads, state.precision)
+        if now != before:
             self.notes.append(
-                f"{now[0]} x {now[1]} processes and threads where the run had {state.ranks} x "
-                f"{state.threads}: it goes on, but not bit for bit as it would have"
+                f"{now} where the run had {before}: it goes on, but not bit for bit as it would "
+                "have"
             )
 
     def _standing(self) -> dict[str, Any]:
@@ -150,6 +151,7 @@ class TrainingLoop(ABC, Generic[BatchT]):
             "step": self.step,
             "ranks": self.ranks.count,
             "threads": torch.get_num_threads(),
+            "precision": self.precision,
             "average_steps": self.average.steps,
             "tensors": tensors,
             "best_step": self.best_step,
@@ -334,3 +336,8 @@ class TrainingLoop(ABC, Generic[BatchT]):
             self._begin_to_learn()
         wait_for_all(self.ranks)
         return found
+
+
+def _way(ranks: int, threads: int, precision: str) -> str:
+    """What the last bits of a training depend on, for people."""
+    return f"{ranks} x {threads} processes and threads in {precision}"

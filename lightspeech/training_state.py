@@ -43,6 +43,8 @@ class LoopState:
     """processes that shared it"""
     threads: int
     """CPU threads of each: another number adds in another order, so the last bits may differ"""
+    precision: str = "32-true"
+    """of its products, as in training_loop.PRECISIONS"""
     average_steps: int = 0
     """steps that the average of the weights has taken in"""
     tensors: dict[str, Tensor]
@@ -73,13 +75,14 @@ class TrainingState(LoopState):
 
 def loop_facts(facts: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     """The fields of LoopState in a file; those that older versions did not write may be missing."""
-    older = {"origin": {}, "ranks": 1, "average_steps": 0}
+    older = {"origin": {}, "ranks": 1, "precision": "32-true", "average_steps": 0}
     facts = {**older, **facts}
     return {
         "step": fact(facts, "step", int, path),
         "origin": fact(facts, "origin", dict, path),
         "ranks": fact(facts, "ranks", int, path),
         "threads": fact(facts, "threads", int, path),
+        "precision": fact(facts, "precision", str, path),
         "average_steps": fact(facts, "average_steps", int, path),
         "tensors": tensors,
         "best_step": fact(facts, "best_step", (int, type(None)), path),

@@ -348,7 +348,13 @@ def test_resuming_elsewhere(features: Features, whole: Path, tmp_path: Path) -> 
     with open_teacher_run(folder, True, Ranks()) as place:
         state = replace(place.state, threads=7)  # type: ignore[type-var]
         loop = begin(features, folder, CONFIG, replace(place, state=state))
-        assert "1 x 1 processes and threads where the run had 1 x 7" in loop.plan()
+        here = "1 x 1 processes and threads in 32-true"
+        before = "1 x 7 processes and threads in 32-true"
+        assert f"{here} where the run had {before}: it goes on" in loop.plan()
+        state = replace(place.state, precision="bf16-mixed")  # type: ignore[type-var]
+        loop = begin(features, folder, CONFIG, replace(place, state=state))
+        before = "1 x 1 processes and threads in bf16-mixed"
+        assert f"{here} where the run had {before}: it goes on" in loop.plan()
         assert "going on after step 12" in loop.plan()
 
 
