@@ -77,4 +77,4 @@ CONFIGS = {
         training=VocoderTrainingConfig(steps=1500, validate_every=500, save_every=250),
     ),
 }
-"""`light`: that of the bundled vocoder, which took 8,200 of the steps. `quick`: an eighth of it."""
+"""`light`: that of the bundled vocoder, which took 23,000 steps. `quick`: an eighth of it."""

@@ -61,9 +61,9 @@ class LightConfig:
     softest: float = number(0.05, most=1)
     """magnitude below which a bin is silent when the vocoder speaks, though not while it learns, at
     0 Hz: what is left there is mostly hiss, 74 dB below a sine of full scale"""
-    softest_highest: float = number(0.13, most=1)
+    softest_highest: float = number(0.15, most=1)
     """the same at 11 kHz; in between it lies on a straight line"""
-    masked: float = number(0.2, most=1)
+    masked: float = number(0.25, most=1)
     """share of the loudest bin within MASKING_BINS below which a bin is silent likewise: what is so
     far below a harmonic beside it is hiss, or not heard"""
 
