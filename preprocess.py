@@ -120,6 +120,7 @@ def texts_of(args: argparse.Namespace, ranks: Ranks) -> list[Line]:
 def main() -> None:
     args = options()
     settings, ranks = settings_of(args), Ranks.from_environment()
+    cli.use_threads()
     device = cli.resolve_device(args.device)
     if ranks.count > 1 and args.device in ("auto", "cuda") and device.type == "cuda":
         device = cli.resolve_device(f"cuda:{ranks.local}")

@@ -61,6 +61,7 @@ VOICE_OPTIONS = (
 def main() -> None:
     parser = build_parser()
     options = parser.parse_args()
+    cli.use_threads()
     if options.from_mel:
         vocode(options, parser)
     else:

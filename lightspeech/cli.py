@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from lightspeech.errors import InputError
@@ -102,16 +103,36 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def use_threads(count: int | None) -> None:
-    """Has PyTorch use so many CPU threads; InputError for far too many. None leaves its choice."""
-    if count is None:
-        return
+def use_threads(count: int | None = None) -> None:
+    """Has PyTorch use so many CPU threads; InputError for far too many.
+
+    None, where OMP_NUM_THREADS does not say how many: all cores, and where there are three or more,
+    all but one. The threads wait for each other some thousand times a second; where something else
+    keeps one core busy, they would wait for the one that shares it, and labelling would take twenty
+    times as long. One core less costs a tenth where nothing else runs.
+    """
     import torch
 
+    if count is None:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(_own_cores(_all_cores()))
+        return
     most = 4 * (os.cpu_count() or 1)
     if count > most:
         raise InputError(f"--threads {count}: expected at most {most} on this machine")
     torch.set_num_threads(count)
+
+
+@cache
+def _all_cores() -> int:
+    """PyTorch's own choice of threads, asked for before anybody changes it."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _own_cores(cores: int) -> int:
+    return cores - 1 if cores > 2 else cores
 
 
 def positive_int(text: str) -> int:

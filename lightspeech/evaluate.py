@@ -53,6 +53,8 @@ def main() -> None:
     if judges is not None and options.jobs > 1:
         # Threads that wait for a core that a listener has cost more than they bring.
         torch.set_num_threads(max(1, available_cores() - options.jobs))
+    else:
+        cli.use_threads()
     if judges is not None:
         require_extras()
     device = cli.resolve_device(options.device)

@@ -49,6 +49,7 @@ def main() -> None:
     if judges is not None:
         require_extras()
     settings = LabellingSettings(seed=options.seed, batch_size=options.batch_size)
+    cli.use_threads()
     device = cli.resolve_device(options.device)
     read = read_lines(options.text or HELD_OUT, LONGEST_TEXT)
     problems = read.problems

@@ -48,7 +48,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=PRECISIONS, default="32-true",
         help="bf16-mixed: products in bfloat16, which newer CPUs and GPUs take faster")
     add("--threads", metavar="N", type=positive_int,
-        help="CPU threads of each process (default: PyTorch's choice)")
+        help="CPU threads of each process (default: all cores, of three or more all but one)")
 # fmt: on
 
 

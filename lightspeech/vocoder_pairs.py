@@ -126,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--limit", metavar="N", type=cli.positive_int, help="labels to take, from the first on")
     cli.add_device_option(parser)
     add("--threads", metavar="N", type=cli.positive_int,
-        help="CPU threads of each process (default: PyTorch's choice)")
+        help="CPU threads of each process (default: all cores, of three or more all but one)")
     return parser
 # fmt: on
 

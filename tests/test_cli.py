@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -93,3 +96,33 @@ def test_numbers() -> None:
             cli.positive_float(text)
     with pytest.raises(argparse.ArgumentTypeError, match="expected a number"):
         cli.positive_float("x")
+
+
+def threads_after(calls: str, **environment: str) -> list[int]:
+    """PyTorch's CPU threads before and after some calls, in a process of its own."""
+    code = (
+        "import torch; from lightspeech import cli; before = torch.get_num_threads(); "
+        f"{calls}; print(before, torch.get_num_threads())"
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(count) for count in done.stdout.split()]
+
+
+def test_one_core_of_three_or_more_is_left_to_others() -> None:
+    before, after = threads_after("cli.use_threads(); cli.use_threads()")
+    assert after == (before - 1 if before > 2 else before)
+    assert [cli._own_cores(cores) for cores in (1, 2, 3, 8)] == [1, 2, 2, 7]
+
+
+def test_threads_that_are_asked_for() -> None:
+    assert threads_after("cli.use_threads()", OMP_NUM_THREADS="1") == [1, 1]
+    assert threads_after("cli.use_threads(); cli.use_threads(1)")[1] == 1
+    with pytest.raises(InputError, match="--threads 99999: expected at most"):
+        cli.use_threads(99999)
