@@ -41,8 +41,8 @@ from lightspeech.training import (
     check_trainable,
     parts_of_the_student,
 )
-from lightspeech.training_command import add_training_options, end, nothing_to_do, resumed_config
-from lightspeech.training_state import TrainingState, load_state
+from lightspeech.training_command import add_training_options, config_to_resume, end, nothing_to_do
+from lightspeech.training_state import load_state
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> Train
         raise InputError(f"{problems[0]}; {MEND}")
     with open_run(args.out, args.resume, load_state, ranks) as place:
         if place.state:
-            config = config_to_resume(args, place.state)
+            own = place.state.config
+            layers = {"model": own.model} if place.state.origin else {}
+            config = config_to_resume(args, own, CONFIGS, layers, overrides(args))
         training = Training(
             store,
             place,
@@ -134,15 +136,6 @@ def begin(args: argparse.Namespace) -> tuple[Config, Beginning | None]:
     else:
         base = load_configuration(name, CONFIGS)
     return base.override(**overrides(args), steps=args.steps), beginning
-
-
-def config_to_resume(args: argparse.Namespace, state: TrainingState) -> Config:
-    """The configuration of a run that goes on; InputError if the command line asks for another."""
-    base = state.config
-    if args.config:
-        layers = {"model": base.model} if state.origin else {}
-        base = load_configuration(args.config, CONFIGS, **layers)
-    return resumed_config(state.config, base.override(**overrides(args)), args.steps)
 
 
 def why_not(training: Training, out: Path) -> str:

@@ -178,8 +178,7 @@ def load_panel(
 
 def _foreign(student: Student, teacher: Teacher | None) -> str:
     """A remark on a student that learned from another teacher than the one it is compared with."""
-    known = student.synthesizer.voice.get("teacher")
-    digest = known.get("sha256") if isinstance(known, dict) else None
+    digest = teacher_digest(student.synthesizer.voice)
     is_foreign = teacher is not None and digest != teacher.sha256
     return ", which learned from another teacher" if is_foreign else ""
 

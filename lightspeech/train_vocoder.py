@@ -27,12 +27,11 @@ from lightspeech.process_group import device_of, joined
 from lightspeech.ranks import Ranks
 from lightspeech.run_folder import open_run
 from lightspeech.settings import load_configuration
-from lightspeech.training_command import add_training_options, end, nothing_to_do, resumed_config
+from lightspeech.training_command import add_training_options, config_to_resume, end, nothing_to_do
 from lightspeech.vocoder_training.clips import find_pairs
-from lightspeech.vocoder_training.config import CONFIGS, DEFAULT_CONFIG, VocoderConfig
+from lightspeech.vocoder_training.config import CONFIGS, DEFAULT_CONFIG
 from lightspeech.vocoder_training.training import (
     VocoderResult,
-    VocoderState,
     VocoderTraining,
     load_vocoder_state,
 )
@@ -95,7 +94,11 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> Vocod
         if problems[5:]:
             print(f"note: and {len(problems) - 5} more", file=sys.stderr)
     with open_run(args.out, args.resume, load_vocoder_state, ranks) as place:
-        config = resumed(args, place.state) if place.state else wanted
+        config = wanted
+        if place.state:
+            own = place.state.config
+            layers = {"network": own.network} if place.state.origin else {}
+            config = config_to_resume(args, own, CONFIGS, layers, overrides(args))
         training = VocoderTraining(
             recordings,
             place,
@@ -118,19 +121,6 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that the command line gives; None: not given."""
     names = ("steps", "batch_size", "learning_rate", "critic_size", "seed")
     return {name: getattr(args, name) for name in names}
-
-
-def resumed(args: argparse.Namespace, state: VocoderState) -> VocoderConfig:
-    """The configuration to go on with: the run's own, of which only the steps may change.
-
-    Raises:
-        InputError: the command line asks for another.
-    """
-    base = state.config
-    if args.config:
-        layers = {"network": base.network} if state.origin else {}
-        base = load_configuration(args.config, CONFIGS, **layers)
-    return resumed_config(state.config, base.override(**overrides(args)), args.steps)
 
 
 def came_of(result: VocoderResult | None, out: Path) -> list[str]:

@@ -6,15 +6,15 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lightspeech.cli import add_device_option, positive_float, positive_int
 from lightspeech.errors import InputError
 from lightspeech.progress import format_time
 from lightspeech.ranks import Ranks
-from lightspeech.settings import AnyConfig
+from lightspeech.settings import AnyConfig, load_configuration
 from lightspeech.training_loop import PRECISIONS
 
 
@@ -67,11 +67,8 @@ def resumed_config(own: AnyConfig, wanted: AnyConfig, steps: int | None) -> AnyC
     Raises:
         InputError: names every setting that differs.
     """
-    differences = [
-        difference
-        for difference in wanted.differences(own)
-        if not difference.startswith("training.steps ")
-    ]
+    run: Any = own
+    differences = wanted.override(steps=run.training.steps).differences(own)
     if differences:
         raise InputError(
             "--resume goes on with the run's own settings, of which only --steps may change, "
@@ -79,6 +76,30 @@ def resumed_config(own: AnyConfig, wanted: AnyConfig, steps: int | None) -> AnyC
             "or start another run with --out"
         )
     return own.override(steps=steps)
+
+
+def config_to_resume(
+    args: argparse.Namespace,
+    own: AnyConfig,
+    named: Mapping[str, AnyConfig],
+    settled: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> AnyConfig:
+    """`resumed_config` for what a command line asks.
+
+    Args:
+        args: with `config` and `steps`, None where not given.
+        own: what the run was started with.
+        named: the configurations that `config` may name.
+        settled: the parts that the run did not take from a configuration, but from what it began
+            with.
+        overrides: the settings that the command line gives; None: not given.
+
+    Raises:
+        InputError: as of `load_configuration` and `resumed_config`.
+    """
+    base = load_configuration(args.config, named, **settled) if args.config else own
+    return resumed_config(own, base.override(**overrides), args.steps)
 
 
 def nothing_to_do(out: Path, step: int) -> str:

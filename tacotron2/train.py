@@ -48,7 +48,7 @@ from lightspeech.teacher.parts import PARTS
 from lightspeech.teacher.run import open_teacher_run
 from lightspeech.teacher.state import TeacherState
 from lightspeech.teacher.training import TeacherResult, TeacherTraining
-from lightspeech.training_command import add_training_options, end, nothing_to_do, resumed_config
+from lightspeech.training_command import add_training_options, config_to_resume, end, nothing_to_do
 from tacotron2.load import load_tacotron2
 from tacotron2.model import Tacotron2
 
@@ -197,11 +197,8 @@ def begin(
                 "--resume goes on with a run as it was begun: leave out --from, --freeze"
             )
         own = place.state.config
-        base = own
-        if args.config:
-            layers = {"model": own.model} if place.state.origin else {}
-            base = load_configuration(args.config, CONFIGS, **layers)
-        config = resumed_config(own, base.override(**given), args.steps)
+        layers = {"model": own.model} if place.state.origin else {}
+        config = config_to_resume(args, own, CONFIGS, layers, given)
         return Tacotron2(config.model), config, place.state.origin
     name = args.config or "small"
     if args.origin is None:

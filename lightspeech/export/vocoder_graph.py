@@ -23,10 +23,10 @@ from lightspeech.vocoders.light_network import (
     LOUDEST,
     MASKING_BINS,
     MIDDLE,
-    SMALLEST_POWER,
     SPREAD,
     LightConfig,
     LightNetwork,
+    least_power,
 )
 
 QUARTER = FFT_SIZE // 4
@@ -50,13 +50,13 @@ def vocoder_nodes(graph: Graph, mel: Value, network: LightNetwork) -> Value:
     x = layer_norm(graph, x, network.last_norm)
     with graph.scope("voiced"):
         harmonics = Harmonics(graph, x, network)
-    parts = {}
+    parts = []
     for first in (0, 1):
         bins = np.arange(first, BINS, 2)
         with graph.scope(HALVES[first]):
             magnitude, cos, sin = _bins(graph, x, bins, network)
             real, imaginary, free = harmonics.spectrum(bins, magnitude)
-            parts[first] = real + free * cos, imaginary + free * sin
+            parts.append((real + free * cos, imaginary + free * sin))
     sums = {}
     for first, kept in enumerate(_audible(graph, parts, network.config)):
         with graph.scope(HALVES[first]):
@@ -93,15 +93,13 @@ def _bins(
     return graph.op("Min", magnitude, LOUDEST), graph.op("Cos", phase), graph.op("Sin", phase)
 
 
-def _audible(
-    graph: Graph, parts: dict[int, tuple[Value, Value]], config: LightConfig
-) -> list[Value]:
+def _audible(graph: Graph, parts: list[tuple[Value, Value]], config: LightConfig) -> list[Value]:
     """`light_network.audible` of even and odd bins: (T + 3, bins) of each.
 
     Beside bin k stand the bins k - 4 to k + 4: five of its own half, and four of the other.
     """
-    power = [real * real + imaginary * imaginary for real, imaginary in parts.values()]
-    softest = np.linspace(config.softest, config.softest_highest, BINS) ** 2
+    power = [real * real + imaginary * imaginary for real, imaginary in parts]
+    least = numbers(least_power(config))
 
     def loudest(half: int, bins: int, side: int) -> Value:
         rows = graph.op("Unsqueeze", power[half], np.array([0], np.int64))  # (1, T + 3, bins)
@@ -113,8 +111,7 @@ def _audible(
         own = loudest(half, MASKING_BINS + 1, MASKING_BINS // 2)
         others = loudest(1 - half, MASKING_BINS, MASKING_BINS // 2 - half)
         near = graph.op("Max", own, others) * config.masked**2
-        least = np.maximum(softest[half::2], SMALLEST_POWER)
-        limit = graph.op("Max", near, graph.weight(f"softest.{HALVES[half]}", least))
+        limit = graph.op("Max", near, graph.weight(f"softest.{HALVES[half]}", least[half::2]))
         found.append(graph.op("Clip", 2.0 * power[half] / limit - 1.0, 0.0, 1.0))
     return found
 

@@ -246,7 +246,6 @@ class VocoderTraining(TrainingLoop[ClipBatch]):
             mel, wav = whole(recording)
             made = network(mel[None].to(self.fabric.device))
             total += distance(made, wav[None].to(self.fabric.device)).item()
-        network.eval()
         loss = total / len(self.held_out)
         critics_came = self.best_step is not None and (
             self.best_step <= self._critics_begin < self.step

@@ -228,10 +228,15 @@ def audible(power: Tensor, config: LightConfig) -> Tensor:
         power: (B, T, BINS), squared magnitudes.
         config: whose `softest`, `softest_highest` and `masked` are the limits.
     """
-    softest = torch.linspace(config.softest, config.softest_highest, BINS, device=power.device)
     loudest_near = F.max_pool1d(power, 2 * MASKING_BINS + 1, 1, MASKING_BINS)
-    limit = torch.maximum(softest.square(), config.masked**2 * loudest_near)
-    return (2 * power / limit.clamp(min=SMALLEST_POWER) - 1).clamp(0, 1)
+    limit = torch.maximum(least_power(config).to(power.device), config.masked**2 * loudest_near)
+    return (2 * power / limit - 1).clamp(0, 1)
+
+
+def least_power(config: LightConfig) -> Tensor:
+    """(BINS,) the squared magnitude below which a bin is silent whatever is beside it."""
+    softest = torch.linspace(config.softest, config.softest_highest, BINS)
+    return softest.square().clamp(min=SMALLEST_POWER)
 
 
 def _between_bands() -> Tensor:
